@@ -1,0 +1,63 @@
+"""The largest request body, counted as it arrives, whatever Content-Length says of it.
+
+Here and not in Traefik, which could only count a body by keeping all of it first, in memory and on a disk that it has
+not got: a hundred of them would be the end of it.
+"""
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Bodies of the largest size that one worker holds at a time. An app needs several times a body's size to read it.
+HELD = 3
+
+
+class Refused(HTTPException):
+    """Reaches the app where it reads the body: FastAPI and Starlette answer with it, others leave it to BodyLimit."""
+
+
+class BodyLimit:
+    """Answers 413 for a body of more than `limit` bytes, and 503 while a worker's requests hold too many of them."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+        self.held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        taken, begun = 0, False
+
+        async def counting() -> Message:
+            nonlocal taken
+            message = await receive()
+            size = len(message.get("body", b""))
+            taken += size
+            self.held += size
+            if taken > self.limit:
+                raise self.too_large()
+            if self.held > HELD * self.limit:
+                raise Refused(503, "Too many large requests at once.", headers={"Retry-After": "1"})
+            return message
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        try:
+            if int(length) > self.limit:
+                raise self.too_large()
+            await self.app(scope, counting, noting)
+        except Refused as refused:
+            if begun:
+                raise
+            answer = JSONResponse({"detail": refused.detail}, refused.status_code, headers=refused.headers)
+            await answer(scope, receive, send)
+        finally:
+            self.held -= taken
+
+    def too_large(self) -> Refused:
+        return Refused(413, f"A request's body may have {self.limit} bytes.")

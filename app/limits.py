@@ -1,0 +1,116 @@
+"""How much a slot may use, as the kernel says (cgroup v2 and v1), and what fits into that.
+
+Standard library and Python 3.9 only: `./stack plan` computes with it too, on the machine's own Python.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+# v1 has no word for "no limit", only the largest page-aligned number.
+V1_UNLIMITED = 1 << 60
+MIB = 2**20
+SLOTS = 2
+# A worker has a pool for reads and one for writes: app/database.py.
+ENGINES = 2
+# Connections of an engine where Postgres has enough of them: more than this a single-threaded worker keeps no busier.
+POOL_SIZE = 5
+# Connections that are not the app's: postgresql.conf keeps 17 for migrations, backups and monitoring, Postgres itself 3
+# for the superuser.
+RESERVED_CONNECTIONS = 20
+# The settings' defaults.
+WORKER_MEMORY = 150
+MAX_CONNECTIONS = 100
+# MiB of PID 1, whose pages the workers share, and of the probe.
+RESERVE = 80
+
+
+def memory_limit(root: Path = CGROUP) -> int | None:
+    """Bytes, or None when there is no limit."""
+    text = _read(root / "memory.max") or _read(root / "memory/memory.limit_in_bytes")
+    if not text or text == "max" or int(text) >= V1_UNLIMITED:
+        return None
+    return int(text)
+
+
+def cpu_limit(root: Path = CGROUP) -> float | None:
+    """CPUs, a fraction as a fraction, or None when there is no limit."""
+    v2 = _read(root / "cpu.max")
+    if v2:
+        quota, period = v2.split()
+    else:
+        quota = _read(root / "cpu/cpu.cfs_quota_us") or "max"
+        period = _read(root / "cpu/cpu.cfs_period_us") or "100000"
+    if quota in ("max", "-1"):
+        return None
+    return int(quota) / int(period)
+
+
+def worker_count(worker_memory: int, cpus: float | None, memory: int | None) -> int:
+    """Uvicorn workers for one slot, from MiB a worker, the CPU limit and the memory limit in bytes.
+
+    One worker a CPU, the machine's CPUs shared between the slots when the slot has no limit of its own, at least two,
+    so that one can die or hang alone; but never more than the memory holds, since workers share none
+    (https://fastapi.tiangolo.com/deployment/concepts/#memory-per-process), and at least one.
+    """
+    count = max(2, math.ceil(cpus if cpus is not None else (os.cpu_count() or 1) / SLOTS))
+    if memory is not None:
+        count = min(count, (memory // MIB - RESERVE) // worker_memory)
+    return max(1, count)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What one slot starts with: workers, and the connections of each of a worker's engines."""
+
+    workers: int
+    pool_size: int
+
+    @property
+    def connections(self) -> int:
+        """What the workers of both slots take from Postgres when every pool is full."""
+        return SLOTS * self.workers * ENGINES * self.pool_size
+
+
+def sizes(
+    workers: int | None,
+    worker_memory: int,
+    pool_size: int | None,
+    max_connections: int,
+    cpus: float | None,
+    memory: int | None,
+) -> Sizes:
+    """Complete what is None, and raise ValueError, with the arithmetic and what to set, where it does not fit."""
+    count = workers or worker_count(worker_memory, cpus, memory)
+    needed = count * worker_memory + RESERVE
+    if memory is not None and needed > memory // MIB:
+        limit = memory // MIB
+        fitting = (limit - RESERVE) // worker_memory
+        raise ValueError(
+            f"The workers don't fit into their slot: {count} x WORKER_MEMORY={worker_memory} MiB and {RESERVE} MiB "
+            f"around them are {needed} MiB, and APP_MEMORY is {limit} MiB. "
+            f"Set {f'WORKERS={fitting} or ' if fitting > 0 else ''}APP_MEMORY={needed}m."
+        )
+    engines = SLOTS * count * ENGINES
+    share = max_connections - RESERVED_CONNECTIONS
+    size = pool_size or max(1, min(POOL_SIZE, share // engines))
+    if engines * size > share:
+        fitting = share // engines
+        enough = engines * size + RESERVED_CONNECTIONS
+        raise ValueError(
+            f"The pools don't fit into Postgres: {SLOTS} slots x {count} workers x {ENGINES} engines x "
+            f"POOL_SIZE={size} are {engines * size} connections, and of MAX_CONNECTIONS={max_connections} the app may "
+            f"have {share}. Set {f'POOL_SIZE={fitting} or ' if fitting else ''}MAX_CONNECTIONS={enough}."
+        )
+    return Sizes(count, size)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,159 @@
+"""PID 1 of a slot: forks the workers, replaces those that end, and drains before it stops them.
+
+On SIGTERM `/ready` starts to answer 503, so that Traefik sends no more requests, while the workers go on serving for
+`drain_seconds`; then they finish what is in flight. SIGINT stops at once. A worker that can't start is tried
+again while another serves; otherwise the slot has failed, and Docker's restart policy acts, which waits longer.
+
+Forked, not spawned, as Uvicorn's own supervisor does it: what was imported before is in memory once for all workers,
+and a new worker has only the app left to import. Standard library only.
+"""
+
+import gc
+import mmap
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+# Workers look for it at each `/ready`.
+DRAINING = Path(os.environ.get("DRAIN_FILE", "/tmp/draining"))  # noqa: S108 - a tmpfs of the container
+# What a worker returns that did not get as far as serving, as Uvicorn has it.
+STARTUP_FAILURE = 3
+# Seconds that workers have to end after a SIGINT, and after the time for requests in flight is over.
+AT_ONCE = 1
+# Seconds: a worker that lived no longer than this is replaced by one that waits for RESTART_DELAY first.
+SHORT_LIFE = 5
+RESTART_DELAY = 1
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGALRM}
+
+
+class Supervisor:
+    """`count` processes that each run `work` on the bound `listener`; its result is their exit code.
+
+    `work` calls the function that it is given once it serves.
+    `drain_seconds` pass between SIGTERM and the end of serving, `graceful_seconds` from there until what is left of the
+    workers is killed.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[socket.socket, Callable[[], None]], int],
+        listener: socket.socket,
+        count: int,
+        drain_seconds: float,
+        graceful_seconds: float,
+    ) -> None:
+        self.work = work
+        self.listener = listener
+        self.count = count
+        self.drain_seconds = drain_seconds
+        self.graceful_seconds = graceful_seconds
+        # By process id: which one it is, and when it was started.
+        self.workers: dict[int, tuple[int, float]] = {}
+        # Shared with the workers: a byte each, set while it serves.
+        self.serving = mmap.mmap(-1, count)
+        self.draining = False
+        self.stopping = False
+        self.failure = 0
+
+    def run(self) -> int:
+        """Run until every worker has ended; return this process's exit code."""
+        DRAINING.unlink(missing_ok=True)
+        # The kernel drops a signal that PID 1 does not handle, and Docker would wait and kill.
+        signal.signal(signal.SIGTERM, self.on_term)
+        signal.signal(signal.SIGINT, self.on_int)
+        signal.signal(signal.SIGALRM, self.on_alarm)
+        # What is there now stays: without this each worker's collector would touch, and so copy, every page of it.
+        gc.collect()
+        gc.freeze()
+        for index in range(self.count):
+            self.start(index)
+        while self.workers:
+            pid, status = os.wait()
+            # Anything else is an orphan of a worker's, which comes to PID 1 to be reaped.
+            if pid in self.workers:
+                self.ended(pid, os.waitstatus_to_exitcode(status))
+        return self.failure
+
+    def start(self, index: int, delay: float = 0) -> None:
+        self.serving[index] = False
+        # A signal that came between the fork and the handlers' reset would be handled by the child as if it were PID 1.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        pid = 0 if self.stopping else os.fork()
+        if pid:
+            self.workers[pid] = index, time.monotonic()
+        elif not self.stopping:
+            self.be_worker(index, delay)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def be_worker(self, index: int, delay: float) -> None:
+        """In the child: run the work and end with its result."""
+        code = 1
+        try:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            time.sleep(delay)
+            code = self.work(self.listener, partial(self.serving.__setitem__, index, True))
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            # Not by way of the parent's stack.
+            os._exit(code)
+
+    def ended(self, pid: int, code: int) -> None:
+        index, started = self.workers.pop(pid)
+        self.serving[index] = False
+        lived = time.monotonic() - started
+        if self.stopping:
+            return
+        if code == STARTUP_FAILURE and not any(self.serving[:]):
+            print(f"Worker {pid} could not start, and no other serves: so ends this slot.", file=sys.stderr)
+            self.failure = STARTUP_FAILURE
+            self.stop(AT_ONCE)
+            return
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        print(f"Worker {pid} ended with {how} after {lived:.0f} s. Another starts.", file=sys.stderr)
+        self.start(index, RESTART_DELAY if lived < SHORT_LIFE else 0)
+
+    def on_term(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.draining:
+            return
+        self.draining = True
+        DRAINING.touch()
+        print(f"Draining for {self.drain_seconds:g} s.", file=sys.stderr)
+        # 0 would switch the timer off.
+        signal.setitimer(signal.ITIMER_REAL, self.drain_seconds or 1e-6)
+
+    def on_int(self, _signal: int, _frame: FrameType | None) -> None:
+        self.draining = True
+        DRAINING.touch()
+        self.stop(AT_ONCE)
+
+    def on_alarm(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.stopping:
+            print(f"Killed, for they did not end: workers {', '.join(map(str, self.workers))}.", file=sys.stderr)
+            self.send(signal.SIGKILL)
+        else:
+            self.stop(self.graceful_seconds + AT_ONCE)
+
+    def stop(self, seconds: float) -> None:
+        """Ask the workers to end, and kill those that have not after `seconds`."""
+        self.stopping = True
+        # A connection that nobody will accept must be refused, so that Traefik sends its request to the other slot.
+        self.listener.close()
+        self.send(signal.SIGTERM)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def send(self, number: signal.Signals) -> None:
+        for pid in self.workers:
+            os.kill(pid, number)

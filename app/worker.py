@@ -1,0 +1,103 @@
+"""One Uvicorn worker of a slot, forked from a parent that has imported all of this but not the app."""
+
+import asyncio
+import faulthandler
+import socket
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import uvicorn
+
+from app import health, settings
+from app.probe import PORT
+from app.supervisor import STARTUP_FAILURE, Supervisor
+
+# Each module that a worker would otherwise import for itself: memory that all of them share. Never the app's own: what
+# it does at import, threads or a model on a GPU, may not survive a fork.
+SHARED = (
+    "app.database",
+    "app.docs",
+    "app.errors",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.httptools_impl",
+    "uvicorn.protocols.websockets.websockets_sansio_impl",
+    "uvloop",
+)
+# Traefik keeps idle connections to a slot for 90 s. Were Uvicorn's time shorter, a POST sent on a connection that is
+# just being closed would get 502: it may not be repeated.
+KEEP_ALIVE = 100
+# A worker grows where PID 1 doesn't: of the two the kernel, out of memory, takes the one with the higher number.
+OOM_SCORE = "500"
+
+
+class Worker(uvicorn.Server):
+    """Uvicorn's server under a watchdog: a loop that stands still for `watchdog_seconds` ends the worker.
+
+    It first prints where every thread is. The timer is a thread in C, which needs neither the loop nor the GIL.
+    """
+
+    def __init__(self, config: uvicorn.Config, watchdog_seconds: float, serving: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.watchdog_seconds = watchdog_seconds
+        self.serving = serving
+
+    async def main_loop(self) -> None:
+        self.serving()
+        alive = asyncio.create_task(self.say_alive())
+        try:
+            await super().main_loop()
+        finally:
+            alive.cancel()
+            faulthandler.cancel_dump_traceback_later()
+
+    async def say_alive(self) -> None:
+        while True:
+            faulthandler.dump_traceback_later(self.watchdog_seconds, exit=True)
+            await asyncio.sleep(self.watchdog_seconds / 6)
+
+
+def config(chosen: settings.Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        health.application,
+        factory=True,
+        host="0.0.0.0",  # noqa: S104 - the container's own network
+        port=PORT,
+        loop="uvloop",
+        http="httptools",
+        log_level=chosen.log_level,
+        # Traefik logs every request; here it would cost a third of the speed.
+        access_log=False,
+        server_header=False,
+        forwarded_allow_ips=chosen.forwarded_allow_ips,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=chosen.graceful_seconds,
+    )
+
+
+def work(chosen: settings.Settings, listener: socket.socket, serving: Callable[[], None]) -> int:
+    """Serve until told to stop, after a call of `serving`; return the exit code."""
+    Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+    worker = Worker(config(chosen), chosen.watchdog_seconds, serving)
+    worker.run([listener])
+    return 0 if worker.started else STARTUP_FAILURE
+
+
+def main() -> int:
+    # Complete by now: app.serve has put in what it computes.
+    chosen = settings.load()
+    assert chosen.workers
+    for module in SHARED:
+        import_module(module)
+    # Bound, and listening only once a worker does: until then Traefik is refused and asks the other slot.
+    listener = config(chosen).bind_socket()
+    return Supervisor(
+        partial(work, chosen), listener, chosen.workers, chosen.drain_seconds, chosen.graceful_seconds
+    ).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What runs in the backup container: Barman, what says when, and what proves a backup by restoring it."""

@@ -1,0 +1,157 @@
+"""A Postgres of our own on restored files: on a socket in a closed folder, under our own uid."""
+
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from backup.server import Failure, psql, run
+
+# Only this uid gets to the socket, so everyone there may be anyone.
+HBA = "local all all trust\n"
+REVISIONS = Path("/revisions")
+# https://www.postgresql.org/docs/18/runtime-config-wal.html#RUNTIME-CONFIG-WAL-ARCHIVE-RECOVERY
+RECOVERY = (
+    *("restore_command", "recovery_end_command", "recovery_target", "recovery_target_time", "recovery_target_name"),
+    *("recovery_target_timeline", "recovery_target_action"),
+)
+COUNTS = """
+SELECT format('%I.%I', n.nspname, c.relname), (xpath('/row/n/text()',
+    query_to_xml(format('SELECT count(*) AS n FROM %I.%I', n.nspname, c.relname), false, true, '')))[1]
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND c.relpersistence = 'p' ORDER BY 1
+"""
+
+
+class Instance:
+    def __init__(self, folder: Path, durable: bool) -> None:
+        self.folder = folder
+        self.closed = Path(tempfile.mkdtemp(prefix="instance-"))
+        self.log = self.closed / "log"
+        self.options = {
+            "config_file": str(folder / "postgresql.conf"),
+            "hba_file": str(self.closed / "hba"),
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.closed),
+            "unix_socket_permissions": "0700",
+            "shared_buffers": "64MB",
+            # Off: it would ask for as many connections as the original server had, and nobody reads meanwhile.
+            "hot_standby": "off",
+            "max_wal_senders": "0",
+            "summarize_wal": "off",
+            "autovacuum": "off",
+            "fsync": "on" if durable else "off",
+            "full_page_writes": "on" if durable else "off",
+            "max_wal_size": "4GB",
+            "logging_collector": "off",
+            "log_destination": "stderr",
+            "log_timezone": "UTC",
+            "lc_messages": "C",
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self.last_transaction: str | None = None
+
+    def start(self) -> None:
+        (self.closed / "hba").write_text(HBA)
+        flags = [word for name, value in self.options.items() for word in ("-c", f"{name}={value}")]
+        with self.log.open("ab") as log:
+            argv = ["postgres", "-D", str(self.folder), *flags]
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def recover(self, say: Callable[[str], None]) -> None:
+        """Start and replay until the target; the server takes connections then. Raises Failure."""
+        say("replay the WAL")
+        self.start()
+        try:
+            self.wait(say)
+        except Failure:
+            # The WAL was seen to be whole, so everything that there is was committed before the target.
+            if "recovery ended before configured recovery target was reached" not in self.log.read_text():
+                raise
+            settings = self.folder / "postgresql.auto.conf"
+            if "recovery_target_time" not in settings.read_text():
+                raise Failure("The WAL that was received does not reach as far as that.") from None
+            kept = [line for line in settings.read_text().splitlines() if "recovery_target_time" not in line]
+            settings.write_text("\n".join([*kept, ""]))
+            self.start()
+            self.wait(say)
+        times = re.findall(r"last completed transaction was at log time (\S+ \S+)", self.log.read_text())
+        self.last_transaction = times[-1] if times else None
+        for name in RECOVERY:
+            self.sql(f"ALTER SYSTEM RESET {name}", "postgres")
+
+    def wait(self, say: Callable[[str], None]) -> None:
+        assert self.process
+        told = time.monotonic()
+        while not self.answers():
+            if self.process.poll() is not None:
+                lines = [line for line in self.log.read_text().splitlines() if "FATAL" in line or "PANIC" in line]
+                raise Failure(f"The restored files can't be started: {(lines or ['no reason given'])[0]}")
+            if time.monotonic() - told > 5:
+                told = time.monotonic()
+                say(f"replay the WAL: {self.at()}")
+            time.sleep(0.1)
+
+    def answers(self) -> bool:
+        argv = ["pg_isready", "--quiet", "--host", str(self.closed)]
+        return subprocess.run(argv, capture_output=True).returncode == 0
+
+    def at(self) -> str:
+        """What the startup process says that it does, such as `recovering 000000010000000000000006`."""
+        assert self.process
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        titles = [Path(f"/proc/{child}/cmdline").read_text(errors="replace") for child in children]
+        return next((title.partition("startup ")[2].strip("\0 ") for title in titles if "startup" in title), "starting")
+
+    def sql(self, statement: str, database: str = "app") -> list[list[str]]:
+        return psql(statement, f"host={self.closed} user=postgres dbname={database}", timeout=None)
+
+    def check(self) -> dict[str, Any]:
+        """The roles are there; the schema's revision. Raises Failure."""
+        [[roles]] = self.sql("SELECT count(*) FROM pg_roles WHERE rolname IN ('app', 'owner', 'barman')")
+        if roles != "3":
+            raise Failure("The restored database lacks the roles that the stack needs.")
+        return {"revision": self.revision()}
+
+    def revision(self) -> str | None:
+        """The schema's revision, None without one. Raises Failure when the code in migrations/ doesn't know it."""
+        [[there]] = self.sql("SELECT to_regclass('public.alembic_version') IS NOT NULL")
+        if there == "f":
+            return None
+        revision = " ".join(row[0] for row in self.sql("SELECT version_num FROM alembic_version ORDER BY 1"))
+        known = known_revisions()
+        if known and not set(revision.split()) <= known:
+            raise Failure(f"The schema is at revision {revision}, which the code in migrations/ doesn't know.")
+        return revision
+
+    def amcheck(self) -> None:
+        """Raise Failure when a table or an index is not sound."""
+        argv = ["pg_amcheck", "--host", str(self.closed), "--username=postgres", "--all", "--install-missing"]
+        run(*argv, "--heapallindexed", "--jobs=2")
+
+    def counts(self) -> dict[str, int]:
+        """Rows of each table."""
+        return {name: int(count) for name, count in self.sql(COUNTS)}
+
+    def stop(self) -> None:
+        """Stop cleanly, so that the next start replays nothing; at once when it doesn't answer."""
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(2)
+            try:
+                self.process.wait(300)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise Failure("The restored server did not stop within 5 minutes.") from None
+
+
+def known_revisions() -> set[str]:
+    """The revisions in migrations/versions; none when they can't be read."""
+    try:
+        texts = [path.read_text() for path in REVISIONS.glob("*.py")]
+    except OSError:
+        return set()
+    return {name for text in texts for name in re.findall(r'^revision(?:: str)? = ["\'](\w+)', text, re.MULTILINE)}

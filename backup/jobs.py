@@ -1,0 +1,125 @@
+"""What is done again and again: streaming, base backups, Barman's own housekeeping."""
+
+import re
+from typing import Any
+
+from backup import catalog, health, server
+from backup.server import LIVE, SLOT, STREAMING, Failure, barman, psql
+
+
+def timeline() -> int:
+    """The running server's timeline: 1, and one more after each restore."""
+    [[name]] = psql("SELECT pg_walfile_name(pg_current_wal_lsn())")
+    return int(name[:8], 16)
+
+
+def check_identity() -> None:
+    """Raise Failure unless the running database is the one whose backups these are."""
+    known = server.identity()
+    [[running]] = psql("SELECT system_identifier FROM pg_control_system()")
+    if known and known != running:
+        raise Failure(
+            "The running database is another one than these backups are of, so they are left as they are, and it has "
+            "none. Bring the old one back with `./stack restore --to latest`, or, to begin anew, "
+            f"move {server.HOME} in the backup volume away."
+        )
+
+
+def stream() -> None:
+    """Receive WAL until the connection ends. Called again and again; raises Failure."""
+    check_identity()
+    slot = "SELECT coalesce((SELECT wal_status FROM pg_replication_slots WHERE slot_name = :'slot'), 'none')"
+    [[status]] = psql(slot, slot=SLOT)
+    if status == "lost":
+        # What was written since can't be had any more: the stream begins anew, and so do the backups.
+        psql("SELECT pg_drop_replication_slot(:'slot')", slot=SLOT)
+        server.remember("broken", said="Postgres gave up the WAL that it kept for a backup service that was away.")
+        begin_again(psql("SELECT pg_walfile_name(pg_current_wal_lsn())")[0][0])
+    if status in ("lost", "none"):
+        psql("SELECT pg_create_physical_replication_slot(:'slot', true)", slot=SLOT)
+    follow()
+    seen = server.recall("timelines").get("seen", {})
+    server.remember("timelines", seen={str(timeline()): server.now().isoformat(), **seen})
+    barman("receive-wal", "main")
+    raise Failure("Streaming ended: Postgres went away, or `docker compose logs backup` says why.")
+
+
+def follow() -> None:
+    """After a restore: begin where the new timeline does. pg_receivewal goes on from the newest file that it finds."""
+    now = timeline()
+    files = [path.name for path in STREAMING.iterdir()] if STREAMING.exists() else []
+    if not files or max(int(name[:8], 16) for name in files) >= now:
+        return
+    # A table of one row, whose second column, the file, has several lines.
+    answer = psql(f"TIMELINE_HISTORY {now}", f"{LIVE} replication=true")
+    lines = [row[-1].split() for row in answer if row[-1].strip()]
+    parent, left = lines[-1][:2]
+    size = int(psql("SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'")[0][0])
+    segment = catalog.lsn(left) // size
+    each = 0x1_0000_0000 // size
+    print(f"The database was restored: timeline {parent} was left at {left}, and {now} begins there.", flush=True)
+    begin_again(f"{now:08X}{segment // each:08X}{segment % each:08X}")
+
+
+def begin_again(segment: str) -> None:
+    """Make pg_receivewal begin with this segment: it goes on from the highest that it finds, on whatever timeline."""
+    STREAMING.mkdir(parents=True, exist_ok=True)
+    (STREAMING / f"{segment}.partial").touch()
+    # All but the newest by name, so all of the timeline before, the part of a segment that it ends with included.
+    barman("archive-wal", "main")
+
+
+def housekeeping() -> None:
+    """Archive what was streamed, remove what the recovery window has passed."""
+    barman("archive-wal", "main")
+    barman("cron", "--keep-descriptors")
+
+
+def backup(kind: str = "incremental", *options: str) -> dict[str, Any]:
+    """Take a base backup; a full one where there is none to rest on. Raises Failure."""
+    begun = server.now()
+    try:
+        check_identity()
+        # After a restore, or without the WAL in between, an increment has nothing to rest on.
+        broken = server.recall("broken").get("at", "")
+        fits = [
+            one
+            for one in catalog.backups()
+            if one.timeline == timeline() and one.begun.isoformat(timespec="seconds") > broken
+        ]
+        if kind == "incremental" and fits:
+            barman("backup", "--wait", "--wait-timeout=300", f"--incremental={fits[-1].name}", *options, "main")
+        else:
+            barman("backup", "--wait", "--wait-timeout=300", *options, "main")
+    except Failure as failure:
+        # One that is at work already is no failure.
+        if "Another backup process is running" not in str(failure):
+            server.failed("backup", failure)
+        raise
+    newest = catalog.listing()[0]
+    return server.outcome("backup", {**newest, "took": (server.now() - begun).total_seconds()})
+
+
+def first() -> None:
+    """A full backup where there is none of this database, or none since a restore or a gap in the WAL."""
+    if health.streaming():
+        return
+    broken = server.recall("broken").get("at", "")
+    if not any(
+        one.timeline == timeline() and one.begun.isoformat(timespec="seconds") > broken for one in catalog.backups()
+    ):
+        backup("full", "--immediate-checkpoint")
+
+
+def restore_point(name: str) -> dict[str, Any]:
+    """Name this moment, so that `restore --to NAME` can go back to it. Raises Failure."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]{0,59}", name) or name == "latest":
+        raise Failure(f"{name} can't be a restore point's name: a letter, then up to 59 letters, digits or any of ._-")
+    check_identity()
+    psql("SELECT pg_create_restore_point(:'name')", name=name)
+    points = server.recall("points").get("points", {})
+    # Those from before the first backup lead nowhere.
+    first = min((one.ended.isoformat() for one in catalog.backups()), default="")
+    points = {old: facts for old, facts in points.items() if facts["at"] > first}
+    server.remember("points", points={**points, name: {"at": server.now().isoformat(), "timeline": timeline()}})
+    return {"name": name}

@@ -1,0 +1,135 @@
+"""Barman, Postgres and the files of the backup volume."""
+
+import json
+import os
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+MAJOR = os.environ.get("PG_MAJOR", "18")
+VOLUME = Path("/backup")
+# One Barman server a major version: another one's backups are of another database, to Postgres and to Barman.
+HOME = VOLUME / MAJOR
+STREAMING = HOME / "streaming"
+STATE = HOME / "stack"
+SOCKET = "/var/run/postgresql"
+SLOT = "barman"
+LIVE = f"host={SOCKET} user=barman dbname=app"
+CONFIGURATION = Path("/tmp/barman.conf")  # noqa: S108 - a tmpfs of the container
+# The newest that may be lost when Postgres's disk dies and the backup volume survives, in seconds.
+PROMISE = 5
+
+# https://docs.pgbarman.org/release/3.20.1/user_guide/configuration.html
+TEMPLATE = f"""\
+[barman]
+barman_home = {VOLUME}
+barman_user = barman
+barman_lock_directory = {VOLUME}
+log_level = WARNING
+
+[main]
+description = Postgres {MAJOR}
+backup_directory = {HOME}
+conninfo = {LIVE}
+streaming_conninfo = {LIVE}
+backup_method = postgres
+streaming_archiver = on
+slot_name = {SLOT}
+compression = zstd
+retention_policy = RECOVERY WINDOW OF {{days}} DAYS
+# At restore straight from the backups into the new data directory, without a copy in between.
+staging_location = local
+staging_path = /tmp
+"""
+
+
+LOGGED = re.compile(r"^\d{4}-\d\d-\d\d \S+ \[\d+\] \S+ ")
+
+
+class Failure(Exception):
+    """Ends a verb with one sentence."""
+
+
+def configure() -> None:
+    """Write Barman's configuration. Raises Failure when the setting in it is wrong."""
+    days = os.environ.get("BACKUP_KEEP_DAYS") or "14"
+    if not days.isdecimal() or not 1 <= int(days) <= 3650:
+        raise Failure(f"BACKUP_KEEP_DAYS={days} is wrong: whole days, 1 to 3650.")
+    CONFIGURATION.write_text(TEMPLATE.format(days=days))
+    if os.access(VOLUME, os.W_OK):
+        STATE.mkdir(parents=True, exist_ok=True)
+
+
+def run(*argv: str, **options: Any) -> str:
+    """Run argv and return what it printed. Raises Failure with the end of what it said when it fails."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, **({"input": ""} | options))
+    except subprocess.TimeoutExpired:
+        raise Failure(f"{argv[0]} did not answer within {options['timeout']} s.") from None
+    if done.returncode:
+        # Barman says it twice, the second time as its log does: with the time, the process and the module.
+        said = [LOGGED.sub("", line) for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        errors = list(dict.fromkeys(line for line in said if re.match(r"ERROR|EXCEPTION|.*\b(error|FATAL):", line)))
+        raise Failure("; ".join(errors[-5:] or said[-5:]) or f"{argv[0]} ended with {done.returncode}.")
+    return done.stdout
+
+
+def barman(*arguments: str) -> str:
+    return run("barman", "--config", str(CONFIGURATION), *arguments)
+
+
+def psql(statement: str, connection: str = LIVE, timeout: int | None = 60, **values: str) -> list[list[str]]:
+    """The rows that a server answers, as text; `:'name'` in the statement stands for a value, quoted."""
+    flags = ["--no-psqlrc", "--tuples-only", "--no-align", "--quiet", "--field-separator=\x1f"]
+    flags += [f"--set={name}={value}" for name, value in {"ON_ERROR_STOP": "1", **values}.items()]
+    # From standard input: in --command psql replaces nothing.
+    printed = run("psql", *flags, connection, input=statement, timeout=timeout)
+    return [line.split("\x1f") for line in printed.splitlines()]
+
+
+def identity() -> str | None:
+    """The system identifier of the database that the backups are of; None before the first."""
+    path = HOME / "identity.json"
+    return str(json.loads(path.read_text())["systemid"]) if path.exists() else None
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def remember(name: str, /, **facts: Any) -> None:
+    """Keep facts in the backup volume, with the time; whole or not at all."""
+    path = STATE / f"{name}.json"
+    young = path.with_suffix(f".{os.getpid()}")
+    young.write_text(json.dumps({"at": now().isoformat(timespec="seconds"), **facts}))
+    young.replace(path)
+
+
+def recall(name: str) -> dict[str, Any]:
+    """What `remember` kept; {} when there is nothing."""
+    try:
+        facts: dict[str, Any] = json.loads((STATE / f"{name}.json").read_text())
+    except FileNotFoundError:
+        return {}
+    return facts
+
+
+def outcome(name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Remember that the job `name` is well, and when; return the facts."""
+    remember(name, ok=True, **facts)
+    return facts
+
+
+def failed(name: str, reason: object) -> None:
+    """Remember why the job `name` failed, and say it in the log."""
+    sentence = str(reason)
+    print(f"{name}: {sentence}", flush=True)
+    remember(name, ok=False, said=sentence, last_ok=recall(name).get("last_ok"))
+
+
+def age(moment: str | datetime) -> float:
+    """Seconds since."""
+    then = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return (now() - then).total_seconds()

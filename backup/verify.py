@@ -1,0 +1,58 @@
+"""A verification: the newest backup restored from the stored copy, with all WAL since, and looked through."""
+
+import shutil
+from datetime import datetime
+from typing import Any
+
+from backup import catalog, restore, server
+from backup.server import HOME, PROMISE, Failure, barman, psql
+
+SCRATCH = HOME / "stack" / "verify"
+
+
+def mark() -> datetime:
+    """Commit a transaction that changes nothing, on the running server; when. The restored copy must hold it."""
+    [[moment]] = psql("SELECT clock_timestamp() FROM pg_logical_emit_message(true, 'backup', 'verify', true)")
+    return datetime.fromisoformat(moment)
+
+
+def main() -> dict[str, Any]:
+    """Restore, check, count; the outcome is remembered. Raises Failure."""
+    begun = server.now()
+    try:
+        marked = mark()
+        barman("archive-wal", "main")
+        plan = restore.choose("latest")
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+        found = look(plan, marked)
+    except Failure as failure:
+        server.failed("verify", failure)
+        raise
+    finally:
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+    seconds = (server.now() - begun).total_seconds()
+    facts = {"backup": plan.backup.name, "seconds": seconds, **found}
+    verified = server.recall("verified").get("backups", {})
+    here = {one.name for one in catalog.backups()}
+    kept = {name: when for name, when in verified.items() if name in here}
+    server.remember("verified", backups={**kept, plan.backup.name: begun.isoformat(timespec="seconds")})
+    return server.outcome("verify", facts)
+
+
+def look(plan: restore.Plan, marked: datetime) -> dict[str, Any]:
+    instance = restore.recover(plan, SCRATCH / "data", durable=False)
+    try:
+        restore.say("check every table and index")
+        found = instance.check()
+        instance.amcheck()
+        rows = instance.counts()
+    finally:
+        instance.stop()
+    if not instance.last_transaction:
+        raise Failure("The restored copy holds no transaction of after the backup.")
+    newest = datetime.fromisoformat(instance.last_transaction)
+    # Both times are the server's own.
+    lost = (marked - newest).total_seconds()
+    if lost > PROMISE:
+        raise Failure(f"The newest transaction in the restored copy is {lost:.0f} s older than the database's.")
+    return {**found, "rows": rows, "newest": newest.isoformat()}

@@ -1,0 +1,71 @@
+"""Asking the app how it is, from outside through Traefik."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import time
+from typing import Any
+
+from ops.checks import published
+from ops.run import Stop
+
+# Seconds until the stack must answer, once its containers are healthy: Traefik finds a slot within two.
+ANSWER_SECONDS = 30
+
+
+class ToThisMachine(http.client.HTTPSConnection):
+    """HTTPS to this machine under the public name, past DNS and the router: many can't reach their own address."""
+
+    def __init__(self, domain: str, port: int, context: ssl.SSLContext) -> None:
+        super().__init__(domain, port, timeout=5)
+        self.context = context
+
+    def connect(self) -> None:
+        plain = socket.create_connection(("127.0.0.1", self.port), self.timeout)
+        self.sock = self.context.wrap_socket(plain, server_hostname=self.host)
+
+
+def domain(config: dict[str, Any]) -> str:
+    """The canonical name, the first of DOMAIN."""
+    return str(config["services"]["traefik"]["environment"]["DOMAIN"]).split(",")[0]
+
+
+def address(config: dict[str, Any]) -> str:
+    port = published(config)[1]
+    return f"https://{domain(config)}" if port == 443 else f"https://{domain(config)}:{port}"
+
+
+def ask(config: dict[str, Any], context: ssl.SSLContext) -> dict[str, Any]:
+    """What one of the slots says at `/health`. Raises OSError, HTTPException, or ValueError when it isn't the app's."""
+    connection = ToThisMachine(domain(config), published(config)[1], context)
+    try:
+        connection.request("GET", "/health")
+        answer = connection.getresponse()
+        said = answer.read()
+        if answer.status not in (200, 503) or not said.startswith(b"{"):
+            raise ValueError(f"{answer.status} {answer.reason}")
+        found: dict[str, Any] = json.loads(said)
+        return found
+    finally:
+        connection.close()
+
+
+def wait_for(config: dict[str, Any], what: str, wanted: dict[str, str]) -> dict[str, Any]:
+    """Ask until an answer has what is `wanted`; return it. Raises Stop, which says that `what` did not come."""
+    # Who answers is checked, by wait_for_certificates, where there is a domain to hold a certificate.
+    untrusting = ssl._create_unverified_context()  # noqa: S323
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            answer = ask(config, untrusting)
+            if wanted.items() <= answer.items():
+                return answer
+            last = json.dumps(answer)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            last = str(error)
+        if time.monotonic() > deadline:
+            raise Stop(f"{address(config)}/health: {what} within {ANSWER_SECONDS} s; last: {last}.")
+        time.sleep(0.1)

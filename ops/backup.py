@@ -1,0 +1,129 @@
+"""`./stack backup`, `backups` and `verify`: asks the backup container, and says it in words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from datetime import datetime, timezone
+from typing import Any
+
+from ops import run
+from ops.run import HERE, Stop, running, step
+
+PROGRAM = ("python", "-m", "backup")
+
+
+def backup(full: bool = False) -> None:
+    """Take one now."""
+    with step("Take a full backup" if full else "Take a backup"):
+        made = inside("backup", *(["full"] if full else ["incremental"]), "--immediate-checkpoint")
+    print(f"{made['name']}: {made['kind']}, {size(made['bytes'])}, {made['took']:.1f} s.")
+
+
+def backups(as_json: bool = False) -> None:
+    """What there is to restore."""
+    found = inside("list")
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    row = "{:<17} {:<12} {:>9} {:>7}  {}"
+    print(row.format("NAME", "KIND", "SIZE", "AGE", "VERIFIED"))
+    for one in found:
+        verified = f"{since(one['verified'])} ago" if one["verified"] else "not by itself"
+        print(row.format(one["name"], one["kind"], size(one["bytes"]), duration(one["age_seconds"]), verified))
+    print(summary())
+
+
+def verify() -> None:
+    """Restore the newest backup into a Postgres of its own, and check it."""
+    with step("Verify the newest backup"):
+        found = inside("verify")
+    for table, count in found["rows"].items():
+        print(f"{count:>12} rows in {table}")
+    print(f"Schema revision: {found['revision'] or 'none'}. Newest transaction: {found['newest']}.")
+    print(f"{found['backup']} is good: restored and checked in {found['seconds']:.1f} s.")
+
+
+def summary(first: bool = False) -> str:
+    """The age of the newest backup and of the last verification; `first`: and that there is no copy elsewhere."""
+    try:
+        state = inside("status")
+    except Stop as stop:
+        return f"Backups: {stop}"
+    newest, verified = state["newest"], state["verify"]
+    parts = [f"newest backup {since(newest['ended'])} old" if newest else "the first backup has not been made yet"]
+    if verified:
+        parts.append(f"verified {since(verified['at'])} ago" if verified["ok"] else "the last verification failed")
+    else:
+        parts.append("not verified yet (./stack verify)")
+    words = [f"Backups: {', '.join(parts)}."]
+    if state["wrong"]:
+        words.append(f"Not well: {state['wrong']}")
+    if first and not state["offsite"]:
+        words.append("They share the server's disk: BACKUP_S3_BUCKET names a place elsewhere.")
+    return " ".join(words)
+
+
+def restore_point(name: str) -> str:
+    """Name this moment in the WAL; return the command that goes back to it. Raises Stop."""
+    inside("point", name)
+    return f"./stack restore --to {name}"
+
+
+def inside(*verb: str) -> Any:
+    """What the running backup container answers to a verb. Raises Stop with what it said."""
+    if not running("backup"):
+        raise Stop("The service `backup` isn't running: ./stack up")
+    return answer("exec", "-T", "backup", *PROGRAM, *verb)
+
+
+def answer(*argv: str) -> Any:
+    """The JSON that a Compose command prints; what it says on standard error is passed on as it comes."""
+    said: list[str] = []
+    # Not a pipe: it would fill while standard error is read.
+    with tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen(
+            ["docker", "compose", "--progress", "quiet", *argv],
+            cwd=HERE,
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=run.inherited,
+        )
+        assert process.stderr
+        for line in process.stderr:
+            if not line.strip():
+                continue
+            # The last line is the reason when it fails; every other is progress.
+            for earlier in said[-1:]:
+                print(f"    {earlier}", file=sys.stderr, flush=True)
+            said.append(line.rstrip())
+        if process.wait():
+            raise Stop(said[-1] if said else f"`docker compose {' '.join(argv)}` ended with {process.returncode}.")
+        printed.seek(0)
+        text = printed.read()
+    return json.loads(text) if text.strip() else None
+
+
+def size(count: float) -> str:
+    """Bytes for people: 31.6 MB."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= length:
+            return f"{count / length:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 3 h."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def since(moment: str) -> str:
+    # Python 3.9 reads no fraction of a second but of three or six digits; none of these has one.
+    return duration((datetime.now(timezone.utc) - datetime.fromisoformat(moment)).total_seconds())

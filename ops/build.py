@@ -1,0 +1,71 @@
+"""From this checkout to a release: its image, and what must hold before it is put into service."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ops import releases
+from ops.run import Stop, compose, docker, running
+
+
+def build(*services: str) -> None:
+    """Build the services' images. Raises Stop with what the step that failed printed."""
+    built = compose("--progress", "plain", "build", *services, check=False)
+    if not built.returncode:
+        return
+    lines = (built.stdout + built.stderr).splitlines()
+    # `#12 ERROR: …` names the step, `#12 0.345 …` is what it printed.
+    failed = next((line.split()[0] for line in lines if re.match(r"#\d+ ERROR", line)), "#")
+    printed = [line.split(" ", 2)[-1] for line in lines if re.match(rf"{failed} [\d.]+ ", line)]
+    raise Stop("\n".join(["The images can't be built:", *(printed or lines)[-20:]]))
+
+
+def build_release() -> str:
+    """Build the app's image of this checkout; return the release's name. Raises Stop."""
+    # Under a name of its own: a build that is interrupted leaves no half of a release.
+    os.environ["RELEASE"] = releases.DRAFT
+    build("migrate")
+    draft = releases.image_id(releases.DRAFT)
+    # Without git a release is called what it is: its content.
+    release = releases.of_checkout() or "image-" + str(draft).rpartition(":")[2][:12]
+    docker("tag", releases.image(releases.DRAFT), releases.image(release))
+    docker("image", "rm", releases.image(releases.DRAFT))
+    return release
+
+
+def build_all() -> str:
+    """Build every image, the app's of this checkout where no release serves; return the release. Raises Stop."""
+    release = releases.current()
+    build("traefik", "postgres", "backup")
+    if not release or not releases.image_id(release):
+        release = build_release()
+    os.environ["RELEASE"] = release
+    return release
+
+
+def check_settings() -> None:
+    """Whether the release that RELEASE names takes its settings. Raises Stop with 2 when it doesn't."""
+    argv = ("run", "--rm", "--no-deps", "--quiet-pull", "-T", "app-1", "python", "-m", "app.settings")
+    done = compose(*argv, check=False)
+    if done.returncode:
+        raise Stop(done.stderr.strip().splitlines()[-1], 2 if done.returncode == 2 else 1)
+
+
+def migrate() -> bool:
+    """Run the one-shot migration of the release that RELEASE names; return whether there was one. Raises Stop."""
+    if not running("postgres"):
+        compose("up", "--detach", "--wait", "--no-recreate", "postgres")
+    compose("up", "--detach", "--no-deps", "--no-build", "migrate")
+    [container] = compose("ps", "--all", "--quiet", "migrate").stdout.split()
+    begun = docker("inspect", "--format", "{{.State.StartedAt}}", container).stdout.strip()
+    try:
+        code = docker("wait", container).stdout.strip()
+    except KeyboardInterrupt:
+        docker("stop", container)
+        raise
+    log = docker("logs", "--since", begun, container)
+    said = log.stdout + log.stderr
+    if code != "0":
+        raise Stop("\n".join(["The migration failed:", *said.splitlines()[-20:]]))
+    return "Running upgrade" in said

@@ -1,0 +1,188 @@
+"""The domain's certificates: what stands in their way, and how long they last."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import socket
+import ssl
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ops.ask import ToThisMachine
+from ops.run import Stop, compose, step
+
+# Seconds for a certificate to be issued.
+ISSUE_SECONDS = 60
+# An ACME server's problem type, or the words of Traefik's own error, and what to do about it.
+# https://www.rfc-editor.org/rfc/rfc8555#section-6.7
+REMEDIES = {
+    "get directory": "It can't be reached from here: see that ACME_CA is right, and the way out open.",
+    "error:(invalidContact|invalidEmail|unsupportedContact)": "It refuses ACME_EMAIL: set your own address.",
+    "error:dns|no such host": "{name} has no address in public DNS: add an A record (and AAAA) with this server's.",
+    "error:connection": "It can't reach port 80 of {name}: see that the name leads to this machine, and that the "
+    "firewall, the provider's as well, lets port 80 in.",
+    "error:(unauthorized|incorrectResponse)": "Another machine answers for {name}: correct its A and AAAA records.",
+    "error:caa": "A CAA record of {name} forbids it: allow this authority there.",
+    "error:rateLimited": "It has had too many requests for {name}: wait as long as it says.",
+    "error:(invalidProfile|malformed)": "It does not know ACME_PROFILE: take one that its directory lists.",
+}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """When one begins and ends, in seconds of the epoch."""
+
+    begins: float
+    ends: float
+
+    @property
+    def left(self) -> float:
+        return self.ends - time.time()
+
+    def late(self) -> bool:
+        """Whether fewer than a third of its time is left: Traefik should have renewed it."""
+        return self.left < (self.ends - self.begins) / 3
+
+
+def names(config: dict[str, Any]) -> list[str]:
+    """The host names of DOMAIN, the canonical one first."""
+    return str(config["services"]["traefik"]["environment"]["DOMAIN"]).split(",")
+
+
+def public(config: dict[str, Any]) -> bool:
+    return names(config) != ["localhost"]
+
+
+def served(name: str, port: int) -> Certificate:
+    """The certificate that this machine serves for the name. Raises OSError when it is none that browsers trust."""
+    connection = ToThisMachine(name, port, ssl.create_default_context())
+    try:
+        connection.connect()
+        found: Any = connection.sock.getpeercert()
+        return Certificate(*(ssl.cert_time_to_seconds(found[key]) for key in ("notBefore", "notAfter")))
+    finally:
+        connection.close()
+
+
+def check_names(config: dict[str, Any]) -> None:
+    """Say before anything starts which name can't lead here. No reason to stop: DNS may follow, a stored one serves."""
+    for name in names(config) if public(config) else []:
+        try:
+            found = {answer[4][0] for answer in socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)}
+        except OSError:
+            print(f"{name} has no address: add an A record (and AAAA) with this server's address.", file=sys.stderr)
+            continue
+        own = [address for address in map(way_out, ("192.0.2.1", "2001:db8::1")) if address]
+        # Behind a router the public address is not on this machine, and nobody here knows it.
+        if any(ipaddress.ip_address(address).is_global for address in own) and not any(map(is_here, found)):
+            leads = ", ".join(sorted(map(str, found)))
+            print(f"{name} leads to {leads}, and this machine is {', '.join(own)}.", file=sys.stderr)
+
+
+def way_out(target: str) -> str | None:
+    """This machine's address on the way to the target. Nothing is sent."""
+    with socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((target, 9))
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
+
+
+def is_here(address: str | int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in str(address) else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError:
+            return False
+    return True
+
+
+def check_store(config: dict[str, Any]) -> None:
+    """Traefik leaves out a store that it can't use, and with it every certificate. Raises Stop before that happens."""
+    if not public(config):
+        return
+    path = config["services"]["traefik"]["environment"]["TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_STORAGE"]
+    # As Traefik's own user, in its own container: `head` reads what `stat` may only see.
+    look = f"[ ! -e {path} ] || {{ stat -c %a {path} && head -c 1 {path}; }}"
+    run = ("run", "--rm", "--no-deps", "-T", "--quiet-pull", "--entrypoint", "sh", "traefik", "-c", look)
+    done = compose(*run, check=False)
+    mode, _, first = done.stdout.partition("\n")
+    if done.returncode or (mode and mode != "600") or first not in ("", "{"):
+        volume = f"{config['name']}_acme"
+        wrong = f"its mode is {mode} and not 600" if mode and first == "{" else done.stderr.strip() or "it is no JSON"
+        raise Stop(
+            f"Traefik can't use its store of certificates, {path} in the volume {volume}: {wrong}. Repair it with "
+            f"`docker run --rm --user root --volume {volume}:/acme --entrypoint sh {config['name']}-traefik -c "
+            f"'chown 10010:10010 {path}; chmod 600 {path}'`, or, if it is damaged, move it away: another one is made."
+        )
+
+
+def wait_for_certificates(config: dict[str, Any], port: int, begun: str) -> None:
+    """Wait until each name has a certificate that browsers trust, and say how long it lasts.
+
+    `begun`: since when Traefik's log is looked at, as `docker compose logs --since` takes it. Raises Stop as soon as
+    it is known that one can't be had; the stack goes on running.
+    """
+    if not public(config):
+        return
+    missing = [name for name in names(config) if problem(name, port)]
+    if missing:
+        # One that runs since before has had its answer, and would ask again only after CERTIFICATE_RETRY_SECONDS.
+        compose("kill", "--signal", "HUP", "traefik", check=False)
+        with step("Wait for the certificate"):
+            deadline = time.monotonic() + ISSUE_SECONDS
+            while len(acme_errors(missing, begun)) < len(missing) and time.monotonic() < deadline:
+                time.sleep(0.5)
+                missing = [name for name in missing if problem(name, port)]
+    for name in names(config):
+        if name not in missing:
+            print(lasts(name, served(name, port)), file=sys.stderr)
+    if missing:
+        errors = acme_errors(missing, begun)
+        reasons = [errors.get(name) or f"{name}: {problem(name, port)}" for name in missing]
+        raise Stop(
+            "\n".join(
+                ["The stack runs, but without a certificate that browsers trust. Traefik keeps trying.", *reasons]
+            )
+        )
+
+
+def problem(name: str, port: int) -> str:
+    try:
+        served(name, port)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def lasts(name: str, certificate: Certificate) -> str:
+    left = certificate.left
+    span = f"{left / 86400:.0f} days" if left > 2 * 86400 else f"{left / 3600:.1f} hours"
+    if certificate.late():
+        return (
+            f"Warning: the certificate of {name} ends in {span}, and should have been renewed. "
+            "`docker compose logs traefik | grep acme` says why not."
+        )
+    return f"The certificate of {name} lasts for {span} and renews itself."
+
+
+def acme_errors(missing: list[str], begun: str) -> dict[str, str]:
+    """For each name what the authority had against it, and what to do, from Traefik's log."""
+    log = compose("logs", "--no-log-prefix", "--no-color", "--since", begun, "traefik", check=False).stdout
+    found = {}
+    for line in log.splitlines():
+        if '"level":"error"' not in line or "acme" not in line:
+            continue
+        entry = json.loads(line)
+        said = str(entry.get("error", entry.get("message")))
+        for name in missing:
+            # Not anywhere in the line: the router's rule in it names all.
+            if name in entry.get("domains", []) or re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", said):
+                remedy = next((text for pattern, text in REMEDIES.items() if re.search(pattern, said)), "")
+                found[name] = f"{name}: {remedy.format(name=name)} (the authority said: {said.strip()})"
+    return found

@@ -1,0 +1,67 @@
+"""What must hold before anything starts."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from ops import dotenv
+from ops.front import check_settings
+from ops.run import HERE, Stop, compose, docker, running
+
+# GB that images, build cache and a young database need.
+DISK_GB = 3
+
+
+def configuration() -> dict[str, Any]:
+    """compose.yaml with its settings filled in, as Compose reads it. Raises Stop with 2 when a setting is wrong."""
+    done = compose("config", "--format", "json", check=False)
+    if done.returncode:
+        raise Stop(f"A setting is wrong: {done.stderr.strip().splitlines()[-1]}", 2)
+    # Compose's warnings, of a `$` in a value for one, and what would look like a setting and isn't.
+    print(done.stderr, end="", file=sys.stderr)
+    for name in unknown_settings():
+        print(f".env sets {name}, which is no setting: .env.example lists them.", file=sys.stderr)
+    config: dict[str, Any] = json.loads(done.stdout)
+    check_settings(config["services"]["traefik"]["environment"])
+    return config
+
+
+def unknown_settings() -> list[str]:
+    pattern = re.compile(r"^(?:# )?([A-Z][A-Z0-9_]*)=", re.MULTILINE)
+    known = set(pattern.findall((HERE / ".env.example").read_text()))
+    found = re.findall(r"^\s*(?:export )?(\w+)=", dotenv.text(), re.MULTILINE)
+    return [name for name in found if name not in known and not name.startswith(("COMPOSE_", "DOCKER_"))]
+
+
+def check_machine(config: dict[str, Any]) -> None:
+    """Room on the disk and free ports. Raises Stop."""
+    root = docker("info", "--format", "{{.DockerRootDir}}").stdout.strip()
+    free = shutil.disk_usage(root if Path(root).is_dir() else "/").free / 1e9
+    if free < DISK_GB:
+        raise Stop(
+            f"The disk under {root} has {free:.1f} GB left, and this needs {DISK_GB}: "
+            "`docker system df` shows what may go."
+        )
+    if running("traefik"):
+        return
+    for port in published(config):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except PermissionError:
+                pass  # the engine may, even where we may not
+            except OSError:
+                name = "HTTP_PORT" if port == published(config)[0] else "HTTPS_PORT"
+                raise Stop(f"Port {port} is taken by another program: stop that, or set {name} in .env.") from None
+
+
+def published(config: dict[str, Any]) -> list[int]:
+    """The host's ports for HTTP and HTTPS."""
+    return [int(port["published"]) for port in config["services"]["traefik"]["ports"]]

@@ -1,0 +1,45 @@
+""".env: what its user wrote, and the few lines that `./stack` writes."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ops.run import HERE
+
+FILE = HERE / ".env"
+
+
+def text() -> str:
+    return FILE.read_text() if FILE.exists() else ""
+
+
+def read(name: str) -> str | None:
+    """The setting's value as it stands there, None when it isn't or is empty."""
+    found = re.findall(rf"^\s*{name}=(\S+)", text(), re.MULTILINE)
+    return found[-1] if found else None
+
+
+def write(values: dict[str, str], reason: str) -> None:
+    """Set these, where they stand or, below `reason`, at the end. All else stays; a reader sees the old or the new."""
+    new, added = text(), []
+    for name, value in values.items():
+        new, replaced = re.subn(rf"^\s*{name}=.*$", f"{name}={value}", new, flags=re.MULTILINE)
+        if not replaced:
+            added.append(f"{name}={value}")
+    if added:
+        new = "\n".join([new.rstrip("\n"), "", f"# {reason}", *added, ""]).lstrip("\n")
+    replace(FILE.with_name(".env.new"), new)
+
+
+def replace(draft: os.PathLike[str], content: str) -> None:
+    """Put `content` in the place of .env by way of `draft`, with the same owner and permissions."""
+    with open(draft, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    if FILE.exists():
+        before = FILE.stat()
+        os.chmod(draft, before.st_mode)
+        os.chown(draft, before.st_uid, before.st_gid)
+    os.replace(draft, FILE)

@@ -1,0 +1,48 @@
+"""The base images: the official ones, or their stand-ins where no registry can be reached."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from offline import images
+from ops import dotenv
+from ops.run import Stop, docker, step
+
+# The registry did not answer, as opposed to: it answered no.
+UNREACHABLE = (
+    r"no such host|i/o timeout|connection refused|network is unreachable|no route to host|deadline exceeded|lookup "
+)
+
+
+def base_images(config: dict[str, Any]) -> None:
+    """The official images, or their stand-ins where no registry can be reached: that choice is kept in .env."""
+    arguments: dict[str, str] = {}
+    for service in config["services"].values():
+        arguments.update({k: v for k, v in service.get("build", {}).get("args", {}).items() if k in images.STAND_INS})
+    missing = {setting: image for setting, image in arguments.items() if not images.exists(image)}
+    chosen: dict[str, str] = {}
+    for setting, image in missing.items():
+        stand_in = images.STAND_INS[setting][0]
+        # One that could not be reached is enough to go by, but what the user named is never replaced.
+        if image != stand_in and (is_set(setting) or not chosen):
+            with step(f"Pull {image}"):
+                pulled = docker("pull", "--quiet", image, check=False)
+            if not pulled.returncode:
+                continue
+            if is_set(setting) or not re.search(UNREACHABLE, pulled.stderr):
+                raise Stop(f"{setting}={image} can't be pulled: {pulled.stderr.strip()}")
+        with step(f"Build a stand-in for {image}: no registry can be reached"):
+            try:
+                images.build(setting)
+            except OSError as error:
+                raise Stop(f"There is no way to get {image}: {error}") from None
+        if image != stand_in:
+            chosen[setting] = stand_in
+    if chosen:
+        dotenv.write(chosen, "Stand-ins for images of a registry that could not be reached. Written by ./stack.")
+
+
+def is_set(setting: str) -> bool:
+    return bool(os.environ.get(setting) or dotenv.read(setting))

@@ -1,0 +1,79 @@
+"""One `./stack` at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import getpass
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ops import run
+from ops.run import HERE, Stop, step
+
+# What `./stack` remembers: the lock, the releases, the configuration that serves.
+STATE = HERE / ".stack"
+FILE = STATE / "lock"
+# Seconds that the docker command of a `./stack` that was killed may take to end.
+ORPHAN_SECONDS = 300
+
+
+@contextlib.contextmanager
+def lock(verb: str) -> Iterator[bool]:
+    """Hold the project's lock; give whether the last one to hold it was killed. Raises Stop, saying who holds it."""
+    STATE.mkdir(mode=0o700, exist_ok=True)
+    file = os.open(FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if not taken(file):
+            wait_for_orphan(file)
+        now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+        holder = {"verb": verb, "pid": os.getpid(), "user": getpass.getuser(), "since": now}
+        killed = bool(os.pread(file, 1, 0))
+        os.truncate(file, 0)
+        os.pwrite(file, json.dumps(holder).encode(), 0)
+        run.inherited.append(file)
+        try:
+            yield killed
+        finally:
+            os.truncate(file, 0)
+            run.inherited.remove(file)
+    finally:
+        os.close(file)
+
+
+def taken(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def wait_for_orphan(file: int) -> None:
+    """Wait for the lock where its holder was killed and only a docker command of its is left; else raise Stop."""
+    holder: dict[str, Any] = json.loads(os.pread(file, 4096, 0) or b"{}")
+    who = "`./stack {verb}` of {user}, process {pid}, since {since}".format_map(
+        {"verb": "?", "user": "?", "pid": "?", "since": "?", **holder}
+    )
+    if not holder or alive(holder["pid"]):
+        raise Stop(f"Another one is at work: {who}.")
+    with step(f"Wait for what is left of {who}"):
+        deadline = time.monotonic() + ORPHAN_SECONDS
+        while not taken(file):
+            if time.monotonic() > deadline:
+                raise Stop(f"{FILE} is still locked after {ORPHAN_SECONDS} s: `fuser -v {FILE}` shows by whom.")
+            time.sleep(0.2)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

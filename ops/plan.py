@@ -1,0 +1,133 @@
+"""`./stack plan`: what the sizes come to on this machine, what is left, and what to set to use it.
+
+`./stack up` refuses what this finds too large. The arithmetic of a slot is the app's own, in app/limits.py.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from app import limits
+from ops.checks import configuration
+from ops.install import ensure_docker
+from ops.run import Stop, docker
+
+# Percent of the machine's memory that limits should come to: below it is idle, above it the kernel has no page cache.
+GOOD = range(50, 91)
+# MiB to which a recommendation is rounded down.
+STEP = 64
+# Recommendations to try, roomiest first: percent of the machine for all limits together, and for Postgres's.
+SHARES = ((75, 25), (90, 25), (90, 15), (100, 15))
+
+
+def plan(as_json: bool) -> None:
+    ensure_docker()
+    found = figures(configuration())
+    print(json.dumps(found, indent=2) if as_json else table(found))
+
+
+def check_sizes(config: dict[str, Any]) -> None:
+    """Refuse limits that the machine, a slot or Postgres can't hold. Raises Stop with 2."""
+    problem = figures(config)["problem"]
+    if problem:
+        raise Stop(problem, 2)
+
+
+def figures(config: dict[str, Any]) -> dict[str, Any]:
+    """The plan as data: MiB, CPUs, connections; `problem` is a sentence or None, `change` what to set."""
+    cpus, memory = (int(word) for word in docker("info", "--format", "{{.NCPU}} {{.MemTotal}}").stdout.split())
+    return compute(config, cpus, memory // limits.MIB)
+
+
+def compute(config: dict[str, Any], cpus: int, memory: int) -> dict[str, Any]:
+    services = {name: int(one.get("mem_limit", 0)) // limits.MIB for name, one in config["services"].items()}
+    total = sum(services.values())
+    slot = config["services"]["app-1"]
+    share = float(slot.get("cpus") or cpus / limits.SLOTS)
+    workers, worker_memory, pool_size, connections = (
+        number(slot["environment"], name) for name in ("WORKERS", "WORKER_MEMORY", "POOL_SIZE", "MAX_CONNECTIONS")
+    )
+    worker_memory = worker_memory or limits.WORKER_MEMORY
+    connections = connections or limits.MAX_CONNECTIONS
+    problem, sizes = None, None
+    try:
+        limit = services["app-1"] * limits.MIB or None
+        sizes = limits.sizes(workers, worker_memory, pool_size, connections, share, limit)
+    except ValueError as error:
+        problem = str(error)
+    percent = round(100 * total / memory)
+    change = {} if percent in GOOD else recommend(services, memory, worker_memory, share)
+    if total > memory:
+        summed = " + ".join(f"{name} {limit}" for name, limit in services.items())
+        todo = " and ".join(f"{name}={value}" for name, value in change.items())
+        problem = (
+            f"The memory limits don't fit into this machine: {summed} = {total} MiB, and it has {memory} MiB. "
+            + (f"Set {todo}." if todo else f"Nor does less, with a worker of WORKER_MEMORY={worker_memory} MiB.")
+        )
+    return {
+        "machine": {"cpus": cpus, "memory": memory},
+        "limits": services,
+        "limits_sum": total,
+        "limits_percent": percent,
+        "left": memory - total,
+        "slot": {"cpus": share, "memory": services["app-1"], "worker_memory": worker_memory, "reserve": limits.RESERVE}
+        | (asdict(sizes) if sizes else {}),
+        "connections": {"max": connections, "reserved": limits.RESERVED_CONNECTIONS}
+        | ({"app": sizes.connections} if sizes else {}),
+        "problem": problem,
+        "change": change,
+    }
+
+
+def number(environment: dict[str, str | None], name: str) -> int | None:
+    value = environment.get(name)
+    try:
+        return int(value) if value else None
+    except ValueError:
+        raise Stop(f"{name}={value} is wrong: input should be a valid integer.", 2) from None
+
+
+def recommend(services: dict[str, int], memory: int, worker_memory: int, cpus: float) -> dict[str, str]:
+    """APP_MEMORY and POSTGRES_MEMORY with which the machine is well used; empty when not even one worker would fit."""
+    fixed = sum(limit for name, limit in services.items() if name not in ("app-1", "app-2", "postgres"))
+    for workers in (2, 1):
+        for of_all, of_postgres in SHARES:
+            postgres = memory * of_postgres // 100 // STEP * STEP
+            slot = (memory * of_all // 100 - fixed - postgres) // limits.SLOTS // STEP * STEP
+            if postgres >= STEP and slot >= limits.RESERVE + workers * worker_memory:
+                return {"APP_MEMORY": f"{slot}m", "POSTGRES_MEMORY": f"{postgres}m"}
+    return {}
+
+
+def table(found: dict[str, Any]) -> str:
+    machine, slot, connections = found["machine"], found["slot"], found["connections"]
+    lines = [f"This machine: {machine['cpus']} CPUs, {machine['memory']} MiB", "", "Memory limits, MiB"]
+    lines += [f"  {name:<12}{limit or 'none':>8}" for name, limit in found["limits"].items()]
+    lines += [
+        f"  {'together':<12}{found['limits_sum']:>8}  {found['limits_percent']} % of the machine",
+        f"  {'left':<12}{found['left']:>8}",
+    ]
+    if "workers" in slot:
+        needed = slot["workers"] * slot["worker_memory"] + slot["reserve"]
+        share = connections["max"] - connections["reserved"]
+        lines += [
+            "",
+            f"Workers: {slot['workers']} in each of 2 slots, which has {slot['cpus']:g} CPUs",
+            f"  {slot['workers']} x {slot['worker_memory']} MiB and {slot['reserve']} around them = {needed} "
+            f"of {slot['memory']} MiB",
+            "",
+            f"Connections to Postgres: {connections['max']}",
+            f"  the app: 2 slots x {slot['workers']} workers x 2 engines x {slot['pool_size']} = {connections['app']} "
+            f"of {share}",
+            f"  kept for migrations, backups and you: {connections['reserved']}",
+        ]
+    if found["problem"]:
+        lines += ["", found["problem"]]
+    elif found["change"]:
+        todo = "\n".join(f"  {name}={value}" for name, value in found["change"].items())
+        room = (int(found["change"]["APP_MEMORY"][:-1]) - slot["reserve"]) // slot["workers"]
+        lines += ["", f"To use {GOOD.start} to {GOOD.stop - 1} % of the machine, in .env:", todo]
+        lines += [f"Each of {slot['workers']} workers may then need {room} MiB: WORKERS and WORKER_MEMORY."]
+    return "\n".join(lines)

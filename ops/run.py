@@ -1,0 +1,95 @@
+"""Running docker, and saying what goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+# Compose's own lines about what it is doing: they would bury what went wrong.
+PROGRESS = re.compile(r"\s*(Container|Network|Volume) \S+ +\w+\s*$")
+HERE = Path(__file__).resolve().parent.parent
+# Seconds that a docker command has to end when `./stack` is interrupted.
+AT_ONCE = 10
+# What every docker command inherits: the lock, so that it is held for as long as one of them runs, whatever becomes of
+# `./stack` itself.
+inherited: list[int] = []
+
+
+class Stop(Exception):
+    """Ends the command with one sentence and an exit code."""
+
+    def __init__(self, sentence: str, code: int = 1) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+@contextlib.contextmanager
+def step(title: str) -> Iterator[None]:
+    """One `==>` line with the seconds that the step took; every ten seconds a sign of life."""
+    begun, done = time.monotonic(), threading.Event()
+
+    def alive() -> None:
+        while not done.wait(10):
+            print(f"    {title}: {time.monotonic() - begun:.0f} s so far", file=sys.stderr, flush=True)
+
+    threading.Thread(target=alive, daemon=True).start()
+    outcome = "failed after "
+    try:
+        yield
+        outcome = ""
+    finally:
+        done.set()
+        print(f"==> {title}: {outcome}{time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
+
+
+def docker(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run docker in this folder; return the finished process. A failure raises Stop with what docker said."""
+    process = subprocess.Popen(
+        ["docker", *argv],
+        cwd=HERE,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A terminal's Ctrl-C is for `./stack`, which then says what happens to its commands.
+        start_new_session=True,
+        pass_fds=inherited,
+    )
+    try:
+        out, err = process.communicate()
+    except BaseException:
+        end(process)
+        raise
+    done = subprocess.CompletedProcess(argv, process.returncode, out, err)
+    if check and done.returncode:
+        said = [line for line in (err or out).splitlines() if line.strip() and not PROGRESS.match(line)]
+        raise Stop("\n".join([f"`docker {' '.join(argv)}` failed:", *said[-20:]]))
+    return done
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a docker command and its plugins, and wait until they have: they must not go on beside what comes next."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # Not only until the process ends, but until nobody holds its output.
+            process.communicate(timeout=AT_ONCE)
+            return
+
+
+def compose(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return docker("compose", *argv, check=check)
+
+
+def running(*services: str) -> list[str]:
+    """Container ids of the project's running services, all of them or those named."""
+    return sorted(compose("ps", "--quiet", "--no-trunc", *services, check=False).stdout.split())

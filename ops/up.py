@@ -1,0 +1,87 @@
+"""`./stack up`: returns once the app answers through Traefik."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from ops import ask, releases, slots
+from ops.backup import summary
+from ops.build import build_all, check_settings, migrate
+from ops.certificate import check_names, check_store, wait_for_certificates
+from ops.checks import check_machine, configuration, published
+from ops.front import check_networks
+from ops.images import base_images
+from ops.install import ensure_docker
+from ops.lock import lock
+from ops.plan import check_sizes
+from ops.run import HERE, Stop, compose, running, step
+
+
+def up() -> None:
+    """Start what isn't running, from the current release, or from this checkout where there is none. Raises Stop."""
+    begun, since = time.monotonic(), f"{time.time():.3f}"
+    ensure_docker()
+    with lock("up"):
+        config = configuration()
+        check_machine(config)
+        check_sizes(config)
+        check_networks(config)
+        check_names(config)
+        base_images(config)
+        # Whatever the umask of the clone, Traefik's own user reads its files, and so does the backup service's.
+        folders = [HERE / "traefik/dynamic", HERE / "migrations/versions"]
+        for path in [*folders, *(file for folder in folders for file in folder.iterdir())]:
+            path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
+        before = running()
+        try:
+            release, migrated = start(config, bool(slots.serving()))
+            with step("Wait for an answer"):
+                ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
+        except (Stop, KeyboardInterrupt) as failure:
+            failed = isinstance(failure, Stop) and failure.code == 1
+            if failed:
+                slots.show_evidence()
+            if not before:
+                compose("down", check=False)
+            if failed:
+                print(f"Serving now: {slots.summary()}.", file=sys.stderr)
+            raise
+        slots.keep(release)
+    wait_for_certificates(config, published(config)[1], since)
+    print(f"\n{ask.address(config)}")
+    print(compose("ps", "--format", "table {{.Service}}\t{{.Status}}").stdout.strip())
+    checkout = releases.of_checkout()
+    if checkout and checkout != release:
+        print(f"This is release {release}. The checkout is {checkout}: `./stack deploy` puts it into service.")
+    print(summary(first=not before))
+    changed = "Nothing changed" if running() == before and not migrated else "Up"
+    print(f"{changed}, in {time.monotonic() - begun:.1f} s.")
+
+
+def start(config: dict[str, Any], serving: bool) -> tuple[str, bool]:
+    """Start what isn't running; return the release and whether a migration may have run. Raises Stop."""
+    with step("Build the images"):
+        release = build_all()
+    same = serving and slots.unchanged(release)
+    with step("Check the settings"):
+        if not same:
+            check_settings()
+        check_store(config)
+    if not serving:
+        with step("Start Postgres, migrate, start the slots and Traefik"):
+            slots.start_all()
+        return release, True
+    # One at a time: `up` stops all that changed before it starts any.
+    with step("Update Postgres, its backups and Traefik"):
+        compose("up", "--detach", "--wait", "--no-deps", "postgres", "traefik")
+        compose("up", "--detach", "--no-deps", "backup")
+    answer = ask.wait_for(config, "the app did not answer", {})
+    migrated = False
+    if not answer.get("at_head") or any(slots.release_of(slot) != release for slot in slots.SLOTS):
+        with step("Migrate"):
+            migrated = migrate()
+    if not same:
+        slots.rollout(release, config)
+    return release, migrated

@@ -1,0 +1,22 @@
+"""The app as Uvicorn serves it, on a real Postgres."""
+
+from collections.abc import Iterator
+
+import pytest
+from starlette.testclient import TestClient
+
+from app import serve, settings
+from app.health import application
+from tests.conftest import Database
+
+
+@pytest.fixture(scope="session")
+def client(database: Database) -> Iterator[TestClient]:
+    database.alembic("upgrade", "head")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", database.app_url)
+        patch.setenv("SCHEMA_HEAD", serve.schema_head())
+        settings.load.cache_clear()
+        # A bug must be the 500 that a client would see, not an exception here.
+        with TestClient(application(), raise_server_exceptions=False) as client:
+            yield client

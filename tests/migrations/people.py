@@ -1,0 +1,38 @@
+"""Two releases of one app: NAME_COLUMN=name is the one before the rename in `changes`, full_name the one after it."""
+
+import os
+from typing import Any
+
+from fastapi import FastAPI
+from sqlalchemy import BigInteger, Column, Identity, MetaData, Table, Text, insert, select, update
+
+from app import errors
+from app.database import Reader, Writer
+
+people = Table(
+    "people",
+    MetaData(),
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column(os.environ["NAME_COLUMN"], Text, nullable=False, key="name"),
+)
+app = FastAPI()
+errors.install(app)
+
+
+@app.post("/people", status_code=201)
+async def create(name: str, connection: Writer) -> dict[str, Any]:
+    row = (await connection.execute(insert(people).values(name=name).returning(people.c.id, people.c.name))).one()
+    return {"id": row[0], "name": row[1]}
+
+
+@app.get("/people/{person_id}")
+async def read(person_id: int, connection: Reader) -> dict[str, Any]:
+    row = (await connection.execute(select(people).where(people.c.id == person_id))).one()
+    return {"id": row[0], "name": row[1]}
+
+
+@app.put("/people/{person_id}")
+async def replace(person_id: int, name: str, connection: Writer) -> dict[str, Any]:
+    changed = update(people).where(people.c.id == person_id).values(name=name).returning(people.c.id, people.c.name)
+    row = (await connection.execute(changed)).one()
+    return {"id": row[0], "name": row[1]}

@@ -1,0 +1,166 @@
+"""What the app's role may do, statement by statement, on the roles that postgres/roles.sql makes."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg.errors import InsufficientPrivilege
+
+from tests.conftest import Database
+from tests.migrations.chains import Chain
+
+MAY = [
+    "INSERT INTO notes (text) VALUES ('x')",
+    "UPDATE notes SET text = 'y'",
+    "SELECT * FROM notes",
+    "COPY notes TO STDOUT",
+    "DELETE FROM notes",
+    "SELECT version_num FROM alembic_version",
+]
+MAY_NOT = [
+    # The schema.
+    "CREATE TABLE mine (id int)",
+    "CREATE TEMPORARY TABLE mine (id int)",
+    "CREATE TABLE mine AS SELECT * FROM notes",
+    "CREATE SCHEMA mine",
+    "CREATE VIEW mine AS SELECT 1",
+    "CREATE SEQUENCE mine",
+    "CREATE TYPE mine AS ENUM ('a')",
+    "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "CREATE EXTENSION dblink",
+    "CREATE EXTENSION postgres_fdw",
+    "CREATE INDEX ON notes (text)",
+    "CREATE TRIGGER mine BEFORE INSERT ON notes EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "CREATE EVENT TRIGGER mine ON ddl_command_start EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "CREATE POLICY mine ON notes",
+    "CREATE PUBLICATION mine FOR TABLE notes",
+    "ALTER TABLE notes ADD COLUMN more int",
+    "ALTER TABLE notes RENAME TO mine",
+    "ALTER TABLE notes OWNER TO app",
+    "ALTER TABLE notes DISABLE TRIGGER ALL",
+    "ALTER TABLE notes ENABLE ROW LEVEL SECURITY",
+    "ALTER SCHEMA public OWNER TO app",
+    "DROP TABLE notes",
+    "DROP SCHEMA public CASCADE",
+    "TRUNCATE notes",
+    "COMMENT ON TABLE notes IS 'mine'",
+    "REINDEX TABLE notes",
+    "ALTER DEFAULT PRIVILEGES FOR ROLE owner GRANT ALL ON TABLES TO app",
+    # Which revision the schema is at.
+    "UPDATE alembic_version SET version_num = 'x'",
+    "DELETE FROM alembic_version",
+    "INSERT INTO alembic_version VALUES ('x')",
+    # Files, programs, the server.
+    "COPY notes TO '/tmp/notes'",
+    "COPY notes FROM '/etc/passwd'",
+    "COPY notes TO PROGRAM 'cat'",
+    "COPY notes FROM PROGRAM 'id'",
+    "SELECT pg_read_file('/etc/passwd')",
+    "SELECT pg_ls_dir('/')",
+    "SELECT lo_import('/etc/passwd')",
+    "SELECT pg_reload_conf()",
+    "SELECT pg_switch_wal()",
+    "SELECT pg_create_physical_replication_slot('mine')",
+    "ALTER SYSTEM SET fsync = off",
+    "SET session_replication_role = replica",
+    "SELECT * FROM pg_authid",
+    "SELECT * FROM pg_hba_file_rules",
+    "CREATE TABLESPACE mine LOCATION '/tmp'",
+    "LOAD '/tmp/mine.so'",
+    # Other databases and roles.
+    "CREATE DATABASE mine",
+    "DROP DATABASE app",
+    "ALTER DATABASE app SET search_path = mine",
+    "CREATE ROLE mine",
+    "DROP ROLE owner",
+    "GRANT owner TO app",
+    "SET ROLE owner",
+    "SET ROLE postgres",
+    "SET ROLE pg_read_all_data",
+    "SET SESSION AUTHORIZATION owner",
+    "ALTER ROLE owner PASSWORD 'x'",
+    "ALTER ROLE owner SET search_path = mine",
+    # Itself. Its own password and defaults it may set, as every role in Postgres may: see the test below.
+    *(f"ALTER ROLE app {what}" for what in ("SUPERUSER", "CREATEROLE", "CREATEDB", "REPLICATION", "BYPASSRLS")),
+    *(f"ALTER ROLE app {what}" for what in ("CONNECTION LIMIT -1", "NOLOGIN", "VALID UNTIL '2020-01-01'")),
+]
+
+
+@pytest.fixture
+def app(empty: Database) -> Iterator[psycopg.Connection]:
+    if not empty.server:
+        pytest.skip("needs the roles of a server of our own")
+    Chain().upgrade()
+    with psycopg.connect(empty.app_url, autocommit=True) as connection:
+        yield connection
+
+
+def test_app_may_read_and_write_rows(app: psycopg.Connection) -> None:
+    """Rows of whatever migrations made, without a grant in the revision."""
+    for statement in MAY:
+        with app.cursor() as cursor:
+            if statement.startswith("COPY"):
+                with cursor.copy(statement.encode()) as copy:
+                    assert list(copy)
+            else:
+                cursor.execute(statement.encode())
+
+
+def test_app_may_do_nothing_else(app: psycopg.Connection) -> None:
+    """Each statement is refused for want of a right, not because it is wrong."""
+    allowed = []
+    for statement in MAY_NOT:
+        try:
+            app.execute(statement.encode())
+        except InsufficientPrivilege:
+            continue
+        except psycopg.Error:
+            pass  # another refusal would hide that the right is there
+        allowed.append(statement)
+    assert allowed == []
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize("other", ["postgres", "template1", "one_that_is_made_later"])
+def test_app_may_not_connect_elsewhere(empty: Database, other: str) -> None:
+    """No other database, whether it is there or not: postgres/pg_hba.conf names the one."""
+    with pytest.raises(psycopg.OperationalError, match=r"no pg_hba\.conf entry"):
+        psycopg.connect(empty.app_url.replace("/app?", f"/{other}?"))
+
+
+def test_what_a_later_migration_makes_is_the_apps_to_use(app: psycopg.Connection, empty: Database) -> None:
+    """Tables, schemas, sequences, views and functions, without a grant in the revision; and none of it to own."""
+    with psycopg.connect(empty.owner_url, autocommit=True) as owner:
+        owner.execute(
+            "CREATE SCHEMA later; CREATE TABLE later.things (id serial PRIMARY KEY);"
+            "CREATE TYPE later.kind AS ENUM ('a');"
+            "CREATE VIEW later.seen AS SELECT * FROM later.things; CREATE SEQUENCE later.numbers;"
+            "CREATE FUNCTION later.one() RETURNS int LANGUAGE sql AS 'SELECT 1'"
+        )
+    try:
+        app.execute("INSERT INTO later.things DEFAULT VALUES")
+        assert app.execute("SELECT id, later.one(), 'a'::later.kind FROM later.seen").fetchall() == [(1, 1, "a")]
+        app.execute("SELECT nextval('later.numbers')")
+        for statement in (b"DROP TABLE later.things", b"CREATE TABLE later.mine (id int)", b"TRUNCATE later.things"):
+            with pytest.raises(InsufficientPrivilege):
+                app.execute(statement)
+    finally:
+        with psycopg.connect(empty.owner_url, autocommit=True) as owner:
+            owner.execute("DROP SCHEMA later CASCADE")
+
+
+def test_what_a_role_may_always_do_to_itself_opens_nothing(app: psycopg.Connection, empty: Database) -> None:
+    """Postgres lets every role set its own password and defaults: neither gives it a right that it had not."""
+    assert empty.server
+    try:
+        app.execute("ALTER ROLE app PASSWORD 'x'")
+        app.execute("ALTER ROLE app SET work_mem = '1GB'")
+        with pytest.raises(InsufficientPrivilege):
+            app.execute("ALTER ROLE app SET session_replication_role = replica")
+        with pytest.raises(InsufficientPrivilege):
+            app.execute("ALTER ROLE app SET session_preload_libraries = 'mine'")
+        app.execute("ALTER ROLE app SET role = owner")
+        with psycopg.connect(empty.app_url) as again:
+            assert again.execute("SELECT current_user").fetchone() == ("app",)
+    finally:
+        empty.server.sql("ALTER ROLE app PASSWORD NULL; ALTER ROLE app RESET ALL")

@@ -1,0 +1,104 @@
+"""A Docker engine of our own, which a test may restart and kill: its own network, data, socket and containers."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from offline.engine import ROOT
+from tests.stack.stacks import CLEAN, run, wait_until
+
+# The machine's address in the engine's network: connections to 127.0.0.1 go by way of a process of dockerd's.
+HOST = "10.77.0.1"
+
+
+class Engine:
+    """dockerd in a network namespace, so that its rules and the machine's engine's never meet."""
+
+    def __init__(self, name: str, *options: str) -> None:
+        self.name = f"{name}-{os.getpid()}"
+        # A socket's path has 107 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="engine-"))
+        self.options = options
+        self.environment = {**CLEAN, "DOCKER_HOST": f"unix://{self.folder}/socket"}
+        self.daemon: subprocess.Popen[bytes] | None = None
+        run("ip", "netns", "add", self.name)
+        run("ip", "-n", self.name, "link", "set", "lo", "up")
+        run("ip", "-n", self.name, "addr", "add", f"{HOST}/32", "dev", "lo")
+
+    def start(self) -> None:
+        """Start dockerd and wait until it answers."""
+        path = f"{ROOT}/usr/sbin:{ROOT}/usr/bin:{CLEAN['PATH']}:/usr/sbin:/sbin"
+        argv = self.inside("dockerd", f"--host=unix://{self.folder}/socket")
+        argv += [f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec", f"--pidfile={self.folder}/pid"]
+        # Where the machine has a containerd of its own.
+        argv += ["--containerd-namespace", self.name, "--containerd-plugins-namespace", f"{self.name}-plugins"]
+        with (self.folder / "log").open("ab") as log:
+            self.daemon = subprocess.Popen(
+                [*argv, *self.options], stdout=log, stderr=log, env={**CLEAN, "PATH": path}, start_new_session=True
+            )
+
+        def answers() -> bool:
+            assert self.daemon
+            assert self.daemon.poll() is None, (self.folder / "log").read_text()[-3000:]
+            return not subprocess.run(["docker", "info"], capture_output=True, env=self.environment).returncode
+
+        wait_until(answers, seconds=60)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End dockerd, as `systemctl stop` does or without a word."""
+        if self.daemon and self.daemon.poll() is None:
+            self.daemon.send_signal(number)
+            self.daemon.wait(60)
+
+    def processes(self) -> list[int]:
+        """Every process that this engine started and that is left: containerd, shims, what runs in containers."""
+        found = set()
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                pid = int(entry.name)
+                command = (entry / "cmdline").read_bytes().decode(errors="replace")
+                if str(self.folder) in command and pid != os.getpid():
+                    found |= {pid, *descendants(pid)}
+        return sorted(found)
+
+    def power_off(self) -> None:
+        """End everything at once, as near to pulling the plug as a process can come."""
+        while left := self.processes():
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if self.daemon:
+                self.daemon.wait(30)
+        # What a boot finds empty.
+        shutil.rmtree(self.folder / "exec", ignore_errors=True)
+        (self.folder / "pid").unlink(missing_ok=True)
+
+    def load(self, *images: str) -> None:
+        """Copy images from the machine's engine."""
+        with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE, env=CLEAN) as save:
+            subprocess.run(["docker", "load", "--quiet"], stdin=save.stdout, env=self.environment, check=True)
+
+    def inside(self, *argv: str) -> list[str]:
+        """The command as one that runs on this engine's side of the network."""
+        # Not `ip netns exec`, which mounts another /sys, without the control groups.
+        return ["nsenter", f"--net=/run/netns/{self.name}", *argv]
+
+    def remove(self) -> None:
+        names = run("docker", "ps", "--all", "--quiet", env=self.environment, check=False).split()
+        run("docker", "rm", "--force", *names, env=self.environment, check=False)
+        self.stop()
+        self.power_off()
+        for mount in reversed(Path("/proc/mounts").read_text().splitlines()):
+            if str(self.folder) in mount.split()[1]:
+                run("umount", "--lazy", mount.split()[1], check=False)
+        run("ip", "netns", "delete", self.name, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def descendants(pid: int) -> list[int]:
+    children = run("ps", "--ppid", str(pid), "-o", "pid=", check=False).split()
+    return [one for child in map(int, children) for one in (child, *descendants(child))]

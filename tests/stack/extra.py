@@ -1,0 +1,56 @@
+"""Routes that the app under test has besides its own; the tests copy this file into its `app/`."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, WebSocket
+from fastapi.responses import StreamingResponse
+
+router = APIRouter()
+kept: list[bytearray] = []
+
+
+@router.get("/slow")
+async def slow() -> dict[str, Any]:
+    await asyncio.sleep(2)
+    return {"slow": True}
+
+
+@router.get("/who")
+async def who() -> dict[str, Any]:
+    return {"release": os.environ["RELEASE"], "slot": socket.gethostname(), "worker": os.getpid()}
+
+
+@router.get("/block")
+async def block() -> None:
+    """Stands still, and with it the event loop."""
+    time.sleep(600)  # noqa: ASYNC251 - that is the point
+
+
+@router.get("/hog")
+async def hog() -> None:
+    """Takes memory until somebody ends it."""
+    while True:
+        kept.append(bytearray(os.urandom(1 << 20)) * 32)
+
+
+@router.get("/stream")
+async def stream(seconds: int) -> StreamingResponse:
+    async def lines() -> AsyncIterator[str]:
+        for second in range(seconds):
+            yield f"{second}\n"
+            await asyncio.sleep(1)
+        yield "whole\n"
+
+    return StreamingResponse(lines(), media_type="text/plain")
+
+
+@router.websocket("/echo")
+async def echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    async for text in websocket.iter_text():
+        await websocket.send_text(text)

@@ -1,0 +1,202 @@
+"""A Compose project of our own on the real engine: its name, ports and volumes never meet another's."""
+
+import ipaddress
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tests.conftest import REPO
+
+BASE_IMAGES = ("PYTHON_IMAGE", "POSTGRES_IMAGE", "TRAEFIK_IMAGE")
+# The environment of the test run, without the settings of a stack that its user may run.
+CLEAN = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+
+
+def run(*argv: str, check: bool = True, **options: Any) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, **({"env": CLEAN} | options))
+    assert not check or done.returncode == 0, f"{argv}\n{done.stdout}{done.stderr}"
+    return done.stdout + ("" if check else done.stderr)
+
+
+def inspect(container: str) -> dict[str, Any]:
+    [found] = json.loads(run("docker", "inspect", container))
+    assert isinstance(found, dict)
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {condition.__name__}"
+        time.sleep(0.1)  # between two looks, not instead of one
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on; all are held until the last is found, so that no two are the same."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def base_images() -> dict[str, str]:
+    """The base images that this checkout uses: those of its .env where no registry can be reached."""
+    config = json.loads(run("docker", "compose", "config", "--format", "json", cwd=REPO))
+    arguments: dict[str, str] = {}
+    for service in config["services"].values():
+        arguments |= service.get("build", {}).get("args", {})
+    return {name: arguments[name] for name in BASE_IMAGES}
+
+
+def edge(project: str) -> dict[str, str]:
+    """Addresses for the project's edge network: two stacks on one engine may not share any."""
+    number = zlib.crc32(project.encode())
+    subnet = ipaddress.IPv4Address("10.192.0.0") + 16 * (number % 2**18)
+    return {"EDGE_SUBNET": f"{subnet}/28", "EDGE_SUBNET_IPV6": f"fd5b:6c0a:{number >> 16:x}:{number & 0xFFFF:x}::/64"}
+
+
+class Stack:
+    """A Compose project of this checkout, or of the copy of it in `folder`."""
+
+    def __init__(self, name: str, env_file: Path, folder: Path = REPO, **settings: str) -> None:
+        self.folder = folder
+        # One name a checkout: what a killed run left behind, the next one of the same checkout removes.
+        self.project = f"stack-test-{name}-{zlib.crc32(str(REPO).encode()):08x}"
+        self.http_port, self.https_port = free_ports(2)
+        ports = {"HTTP_PORT": str(self.http_port), "HTTPS_PORT": str(self.https_port)}
+        own = {"COMPOSE_PROJECT_NAME": self.project, **ports, **edge(self.project)}
+        self.settings = {**base_images(), **own, **settings}
+        self.env_file = env_file
+        env_file.write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
+        self.address = f"https://localhost:{self.https_port}"
+
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        return run("docker", "compose", "--env-file", str(self.env_file), *arguments, cwd=self.folder, check=check)
+
+    def container(self, service: str) -> str:
+        [name] = self.compose("ps", "--all", "--quiet", "--no-trunc", service).split()
+        return name
+
+    def containers(self) -> dict[str, dict[str, Any]]:
+        """Every container of the project as `docker inspect` sees it, by its service."""
+        names = self.compose("ps", "--all", "--quiet").split()
+        found = json.loads(run("docker", "inspect", *names))
+        return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
+
+    def workers(self, slot: str) -> list[int]:
+        """The slot's workers, PID 1's children, by their ids on this machine."""
+        container = self.container(slot)
+        parent = str(inspect(container)["State"]["Pid"])
+        lines = run("docker", "top", container, "-o", "pid,ppid").splitlines()[1:]
+        return [int(pid) for pid, ppid in map(str.split, lines) if ppid == parent]
+
+    def client(self, **options: Any) -> httpx2.Client:
+        # Without a domain the certificate is Traefik's own, self-signed.
+        return httpx2.Client(base_url=self.address, verify=False, timeout=10, **options)
+
+    def up(self) -> None:
+        self.compose("up", "--detach", "--wait")
+        wait_until(self.both_slots_answer)
+
+    def both_slots_answer(self) -> bool:
+        """Whether Traefik routes to both slots: it learns of a healthy one at its next probe."""
+        begun = f"{time.time():.3f}"
+        with self.client() as client:
+            if any(client.get("/").status_code != 200 for _ in range(4)):
+                return False
+        return self.slots_since(begun) == {"app-1", "app-2"}
+
+    def slots_since(self, begun: str) -> set[str]:
+        """The slots that requests went to, from Traefik's access log."""
+        lines = run("docker", "logs", "--since", begun, self.container("traefik")).splitlines()
+        entries = [json.loads(line) for line in lines if '"ServiceAddr"' in line]
+        return {entry["ServiceAddr"].partition(":")[0] for entry in entries}
+
+    def remove(self) -> None:
+        self.compose("down", "--volumes", "--remove-orphans", "--rmi", "all", "--timeout", "3", check=False)
+        for release in run(
+            "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{self.project}-app"
+        ).split():
+            run("docker", "image", "rm", "--force", release)
+        label = f"label=com.docker.compose.project={self.project}"
+        run("docker", "image", "prune", "--force", "--filter", label)
+        # Those that a restore left in favour of another.
+        run("docker", "volume", "prune", "--all", "--force", "--filter", label)
+
+
+class Clone(Stack):
+    """A clone as a careful administrator's umask leaves it, with the settings in its .env."""
+
+    def __init__(self, folder: Path, name: str = "clone", **settings: str) -> None:
+        listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=REPO).splitlines()
+        before = os.umask(0o077)
+        try:
+            for path in listed:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes((REPO / path).read_bytes())
+        finally:
+            os.umask(before)
+        super().__init__(name, folder / ".env", folder, **settings)
+
+    def stack(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run `./stack` to its end, whatever that is."""
+        argv = [sys.executable, "stack", *arguments]
+        environment = CLEAN | settings
+        done = subprocess.run(argv, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300)
+        # What a failed test shows: its steps and their seconds.
+        print(*argv, done.stdout, done.stderr, sep="\n")
+        return done
+
+    def left_behind(self) -> str:
+        """What of the project is on the machine, volumes and images aside."""
+        label = f"label=com.docker.compose.project={self.project}"
+        return run("docker", "ps", "-aq", "--filter", label) + run("docker", "network", "ls", "-q", "--filter", label)
+
+
+class Repository(Clone):
+    """A clone with a history: the app under test has the routes of extra.py, and every release is a commit."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "releases")
+        (folder / "app/extra.py").write_text((REPO / "tests/stack/extra.py").read_text())
+        main = folder / "app/main.py"
+        main.write_text(main.read_text() + "\nfrom app import extra\n\napp.include_router(extra.router)\n")
+        self.git("init", "--quiet")
+        self.first = self.commit()
+
+    def git(self, *arguments: str) -> str:
+        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
+        return run("git", *who, *arguments, cwd=self.folder).strip()
+
+    def commit(self, **files: str) -> str:
+        """Commit the checkout with these files written, `__` for each slash; return the name of the release."""
+        for name, text in files.items():
+            (self.folder / name.replace("__", "/")).write_text(text)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "A release")
+        return self.git("rev-parse", "--short=12", "HEAD")
+
+    def checkout(self, release: str) -> None:
+        self.git("checkout", "--quiet", "--force", release)
+        self.git("clean", "--quiet", "--force")
+
+    def releases(self) -> dict[str, str]:
+        """The release of each slot's container."""
+        return {
+            service: container["Config"]["Image"].rpartition(":")[2]
+            for service, container in self.containers().items()
+            if service.startswith("app-")
+        }

@@ -1,0 +1,141 @@
+"""Who the app takes a client for, through the real Traefik."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.stack.echo import Echo
+from tests.stack.stacks import run
+
+FORGED = "198.51.100.66"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Forwarded-For": FORGED},
+        {"X-Forwarded-For": f"{FORGED}, 127.0.0.1"},
+        {"x-forwarded-for": FORGED, "X-Real-Ip": FORGED},
+        {"X-Forwarded-Proto": "http"},
+        {"X-Forwarded-Host": "evil.test", "X-Forwarded-Port": "80", "X-Forwarded-Server": "evil.test"},
+        {"Forwarded": f"for={FORGED};proto=http;host=evil.test"},
+        {"X-Client-Ip": FORGED, "True-Client-Ip": FORGED, "CF-Connecting-Ip": FORGED},
+        {"Connection": "X-Forwarded-For, X-Forwarded-Proto, X-Real-Ip"},
+    ],
+    ids=str,
+)
+def test_forged_headers(echo: Echo, headers: dict[str, str]) -> None:
+    """What a request says of itself changes nothing: the app sees the real peer, and https."""
+    saw = echo.ask(**headers)
+    assert saw["client"] == echo.gateway()
+    assert saw["scheme"] == "https"
+    told = {name: value for name, value in saw["headers"] if name.startswith("x-forwarded-") or name == "x-real-ip"}
+    assert told["x-forwarded-for"] == echo.gateway()
+    assert told["x-real-ip"] == echo.gateway()
+    assert told["x-forwarded-proto"] == "https"
+    assert "evil.test" not in json.dumps(saw["headers"]).replace("host=evil.test", "")
+    assert not [value for name, value in saw["headers"] if name == "forwarded"]
+
+
+def test_duplicate_headers(echo: Echo) -> None:
+    """Twice is no different from once."""
+    with echo.client() as client:
+        twice = [("X-Forwarded-For", FORGED), ("X-Forwarded-For", FORGED), ("X-Forwarded-Proto", "http")] * 2
+        saw = client.get("/", headers=twice).json()
+    assert (saw["client"], saw["scheme"]) == (echo.gateway(), "https")
+
+
+@pytest.mark.parametrize("name", ["X_Forwarded_For", "X_Real_IP", "x_forwarded_proto", "X.Forwarded.For", "X-Real_Ip"])
+def test_look_alike_headers(echo: Echo, name: str) -> None:
+    """A name that some frameworks read as another one is refused."""
+    with echo.client() as client:
+        assert client.get("/", headers={name: FORGED}).status_code == 400
+
+
+ASK = """
+import json, ssl, sys, urllib.request
+context = ssl._create_unverified_context()
+print(urllib.request.urlopen(sys.argv[1], context=context, timeout=10).read().decode())
+"""
+
+
+@pytest.fixture
+def neighbour() -> Iterator[str]:
+    """A network namespace with an IPv6 address of its own, as another machine would have one."""
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("needs root and iproute2")
+    name = f"stack-{os.getpid()}"
+    link = f"stk{os.getpid() % 10**6}"
+    run("ip", "netns", "add", name)
+    try:
+        run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
+        run("ip", "address", "add", "fd5b:6c0a:ffff::1/64", "dev", link, "nodad")
+        run("ip", "link", "set", link, "up")
+        run("ip", "-n", name, "address", "add", "fd5b:6c0a:ffff::2/64", "dev", "eth0", "nodad")
+        run("ip", "-n", name, "link", "set", "eth0", "up")
+        yield name
+    finally:
+        run("ip", "netns", "delete", name)
+        run("ip", "link", "delete", link, check=False)
+
+
+def test_ipv6(echo: Echo, neighbour: str) -> None:
+    """A client with IPv6 is seen by its own address, not as the gateway."""
+    url = f"https://[fd5b:6c0a:ffff::1]:{echo.https_port}/"
+    said = run("ip", "netns", "exec", neighbour, sys.executable, "-c", ASK, url)
+    assert json.loads(said)["client"] == "fd5b:6c0a:ffff::2"
+
+
+@pytest.fixture
+def behind_proxy(echo: Echo) -> Iterator[Echo]:
+    """The stack as if the clients' machine were a CDN's, with a limit for each client."""
+    echo.recreate("traefik", "app-1", "app-2", TRUSTED_PROXIES=f"{echo.gateway()}/32,192.0.2.0/24", RATE_LIMIT="5")
+    yield echo
+    echo.recreate("traefik", "app-1", "app-2")
+
+
+def test_trusted_proxy(behind_proxy: Echo) -> None:
+    """What a named proxy says of the client is believed, what the client told the proxy is not; each has its limit."""
+    for told, seen in (
+        ("198.51.100.7", "198.51.100.7"),
+        (f"{FORGED}, 198.51.100.8", "198.51.100.8"),
+        (f"{FORGED}, 198.51.100.9, 192.0.2.5", "198.51.100.9"),
+        ("2001:db8:1::7", "2001:db8:1::7"),
+    ):
+        assert behind_proxy.ask(**{"X-Forwarded-For": told})["client"] == seen
+    with behind_proxy.client() as client:
+
+        def answers(told: list[str]) -> list[int]:
+            return [client.get("/", headers={"X-Forwarded-For": one}).status_code for one in told]
+
+        assert 429 in answers(["198.51.100.20"] * 40)
+        assert answers(["198.51.100.21"]) == [200]
+
+
+FROM_MANY = """
+import http.client, ssl, sys
+context = ssl._create_unverified_context()
+for n in 5 * list(range(2, 16)):
+    connection = http.client.HTTPSConnection(
+        sys.argv[1], int(sys.argv[2]), timeout=10, context=context, source_address=(f"fd5b:6c0a:ffff::{n:x}", 0)
+    )
+    connection.request("GET", "/")
+    print(connection.getresponse().status)
+"""
+
+
+def test_rate_limit_by_network(echo: Echo, neighbour: str) -> None:
+    """One customer has 2**64 addresses of IPv6: they count as one client, and others are not held to it."""
+    for n in range(3, 16):
+        run("ip", "-n", neighbour, "address", "add", f"fd5b:6c0a:ffff::{n:x}/64", "dev", "eth0", "nodad")
+    echo.recreate("traefik", RATE_LIMIT="10")
+    try:
+        argv = (sys.executable, "-c", FROM_MANY, "fd5b:6c0a:ffff::1", str(echo.https_port))
+        assert "429" in run("ip", "netns", "exec", neighbour, *argv).split()
+        assert echo.ask()["scheme"] == "https"
+    finally:
+        echo.recreate("traefik")

@@ -1,0 +1,234 @@
+"""`./stack deploy` and `rollback` under load: nothing fails, whatever becomes of the new release."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.stack.load import Load
+from tests.stack.stacks import CLEAN, Repository, wait_until
+
+# A release of the same app: only its name is another.
+OTHER = {"app__release.py": "# another release\n"}
+
+
+@pytest.fixture
+def load(repository: Repository) -> Iterator[Load]:
+    """Load on the repository's stack, of which nothing may fail."""
+    with Load(repository.address) as load:
+        yield load
+        wait_until(lambda: len(load.samples) > 100)
+    print(load.report())
+    assert not load.failed, load.failed
+    assert load.lost_or_doubled() == []
+
+
+def serves(repository: Repository, release: str) -> bool:
+    """Whether the release, and no other, answers."""
+    with repository.client() as client:
+        answers = {client.get("/who").json()["release"] for _ in range(6)}
+    return answers == {release} and set(repository.releases().values()) == {release}
+
+
+@pytest.mark.parametrize("rounds", [pytest.param(1, id="short"), pytest.param(5, id="ten", marks=pytest.mark.long)])
+def test_deploys_and_rollbacks(repository: Repository, load: Load, rounds: int) -> None:
+    """Two releases in turn, then back and back again: each answers alone from the moment its command returned."""
+    first = repository.commit()
+    second = repository.commit(**OTHER)
+    for _ in range(rounds):
+        for release in (first, second):
+            repository.checkout(release)
+            done = repository.stack("deploy")
+            assert done.returncode == 0, done.stderr
+            assert serves(repository, release)
+    for release in (first, repository.first)[: 1 if rounds == 1 else 2]:
+        done = repository.stack("rollback")
+        assert done.returncode == 0, done.stderr
+        assert serves(repository, release)
+
+
+def test_changed_setting(repository: Repository, load: Load) -> None:
+    """A deploy of the same release applies a changed setting to both slots."""
+    with (repository.folder / ".env").open("a") as env:
+        env.write("LOG_LEVEL=warning\n")
+    done = repository.stack("deploy")
+    assert done.returncode == 0, done.stderr
+    for slot in ("app-1", "app-2"):
+        assert "LOG_LEVEL=warning" in repository.containers()[slot]["Config"]["Env"]
+
+
+def test_compose_up_after_a_deploy_changes_nothing(repository: Repository) -> None:
+    """What Compose would start is what runs."""
+    before = {name: one["Id"] for name, one in repository.containers().items()}
+    repository.compose("up", "--detach", "--wait")
+    assert {name: one["Id"] for name, one in repository.containers().items()} == before
+
+
+def test_releases_lists_what_runs(repository: Repository) -> None:
+    """The newest first, since when, and which slots run it; no more than five images are kept."""
+    listed = json.loads(repository.stack("releases", "--json").stdout)
+    [current] = [one for one in listed if one["current"]]
+    assert current["slots"] == ["app-1", "app-2"]
+    assert current["release"] in repository.stack("releases").stdout
+    assert len(listed) <= 5
+
+
+def test_second_deploy_is_refused(repository: Repository) -> None:
+    """While one is at work another is told who holds the lock since when, and touches nothing."""
+    argv = [sys.executable, "stack", "deploy"]
+    with subprocess.Popen(argv, cwd=repository.folder, env=CLEAN, stderr=subprocess.PIPE, text=True) as one:
+        wait_until(lambda: f'"pid": {one.pid}' in (repository.folder / ".stack/lock").read_text())
+        other = repository.stack("rollback")
+        assert other.returncode == 1
+        assert f"Another one is at work: `./stack deploy` of root, process {one.pid}, since 20" in other.stderr
+        one.communicate()
+    assert one.returncode == 0
+
+
+# What is wrong with the release, the files that make it so, settings, and what the command says of it.
+CRASH = {"app__extra.py": "raise RuntimeError('as planned')\n"}
+# Not at import, which the build would find.
+LIFESPAN = """
+from contextlib import asynccontextmanager
+from app.main import app
+import asyncio, os, urllib.request
+
+
+@asynccontextmanager
+async def lifespan(_app):
+    {}
+    yield
+
+
+app.router.lifespan_context = lifespan
+"""
+# The first slot finds nobody there, or itself, and starts.
+AFTER_APP_1 = """try:
+        answer = urllib.request.urlopen("http://app-1:8000/health").read().decode()
+    except OSError:
+        answer = ""
+    if os.environ["RELEASE"] in answer and os.uname().nodename not in answer:
+        raise RuntimeError("as planned")"""
+MIGRATION = """
+revision = "9999"
+down_revision = "0001"
+
+
+def upgrade():
+    {}
+"""
+BROKEN = {
+    "build": (CRASH, {}, "RuntimeError: as planned"),
+    "setting": ({}, {"WORKERS": "many"}, "WORKERS=many is wrong"),
+    "migration": (
+        {"migrations__versions__9999.py": MIGRATION.format('raise RuntimeError("as planned")')},
+        {},
+        "as planned",
+    ),
+    "crash": (
+        {"app__crash.py": LIFESPAN.format("raise RuntimeError('as planned')")},
+        {"APP": "app.crash:app"},
+        "as planned",
+    ),
+    "hang": (
+        {"app__hang.py": LIFESPAN.format("await asyncio.sleep(600)")},
+        {"APP": "app.hang:app", "DEPLOY_TIMEOUT": "8"},
+        "health",
+    ),
+    "second": ({"app__second.py": LIFESPAN.format(AFTER_APP_1)}, {"APP": "app.second:app"}, "as planned"),
+}
+
+
+@pytest.mark.parametrize(
+    "kind", ["build", "setting", "migration", "hang", "second", pytest.param("crash", marks=pytest.mark.long)]
+)
+def test_broken_release(repository: Repository, load: Load, kind: str) -> None:
+    """The old release serves throughout, in both slots after; the evidence is shown; the next deploy works."""
+    before = repository.releases()
+    [serving] = set(before.values())
+    files, settings, evidence = BROKEN[kind]
+    repository.checkout(repository.first)
+    repository.commit(**files)
+    try:
+        done = repository.stack("deploy", **settings)
+    finally:
+        repository.checkout(repository.first)
+    assert done.returncode == (2 if kind == "setting" else 1), done.stderr
+    assert evidence in done.stderr
+    assert f"Serving now: app-1 ({serving}), app-2 ({serving})." in done.stderr
+    assert repository.releases() == before
+    assert f"-app:{serving}\n" in repository.compose("config", "--images", "app-1")
+
+
+def interrupted(repository: Repository, moment: str, number: signal.Signals) -> subprocess.CompletedProcess[str]:
+    """A deploy that gets the signal once `moment`, a line or the start of one, has been printed."""
+    argv = [sys.executable, "stack", "deploy"]
+    with subprocess.Popen(
+        argv,
+        cwd=repository.folder,
+        env=CLEAN,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background, or under nohup, ignores it, and would pass that on.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL) if number != signal.SIGKILL else None,
+    ) as deploy:
+        assert deploy.stderr
+        said = ""
+        while moment not in said:
+            line = deploy.stderr.readline()
+            assert line, said
+            said += line
+        # The next step has begun, and is on its way.
+        time.sleep(1.5)
+        os.kill(deploy.pid, number)
+        if number != signal.SIGKILL:
+            said += deploy.stderr.read()
+        deploy.stderr.close()
+    return subprocess.CompletedProcess(argv, deploy.returncode, "", said)
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "==> Migrate"),
+        pytest.param(signal.SIGTERM, "==> Replace app-1", marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, "==> Migrate", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, "==> Check the settings", marks=pytest.mark.long),
+    ],
+)
+def test_interrupted_deploy_goes_back(repository: Repository, load: Load, number: signal.Signals, moment: str) -> None:
+    """Ctrl-C, SIGTERM and a lost terminal: the slots go back to the old release before the command ends."""
+    [serving] = set(repository.releases().values())
+    repository.commit(**OTHER)
+    done = interrupted(repository, moment, number)
+    assert done.returncode == 130
+    assert serves(repository, serving)
+
+
+@pytest.mark.parametrize(
+    ("moment", "then"),
+    [
+        ("==> Migrate", "rollback"),
+        pytest.param("==> Check the settings", "deploy", marks=pytest.mark.long),
+        pytest.param("==> Migrate", "deploy", marks=pytest.mark.long),
+        pytest.param("==> Replace app-1", "deploy", marks=pytest.mark.long),
+        pytest.param("==> Replace app-1", "rollback", marks=pytest.mark.long),
+        pytest.param("==> Replace app-1", "up", marks=pytest.mark.long),
+    ],
+)
+def test_killed_deploy_is_finished_by_the_next_command(
+    repository: Repository, load: Load, moment: str, then: str
+) -> None:
+    """kill -9 at any moment: one slot serves all the while, and the next command brings both to one release."""
+    [serving] = set(repository.releases().values())
+    release = repository.commit(**OTHER, **{"app__killed.py": f"# {time.time_ns()}\n"})
+    interrupted(repository, moment, signal.SIGKILL)
+    done = repository.stack(then)
+    assert done.returncode == 0, done.stderr
+    assert serves(repository, release if then == "deploy" else serving)

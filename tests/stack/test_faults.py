@@ -1,0 +1,167 @@
+"""What may go wrong under load while nobody deploys: processes that die, stand still or grow, connections that last."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.sync.client import connect
+
+from tests.stack.load import Load, Sample, untrusting
+from tests.stack.stacks import Repository, inspect, wait_until
+
+# A request that was sent within this many seconds around a kill may have been on its way to what was killed.
+SLACK = 0.5
+
+
+@pytest.fixture(scope="module")
+def patient(repository: Repository) -> Repository:
+    """The stack with a watchdog that bites after 4 s, and slots that are small enough to be filled quickly."""
+    with (repository.folder / ".env").open("a") as env:
+        env.write("WATCHDOG_SECONDS=4\nAPP_MEMORY=384m\n")
+    done = repository.stack("deploy", WORKER_MEMORY="120")
+    assert done.returncode == 0, done.stderr
+    return repository
+
+
+@pytest.fixture
+def load(patient: Repository) -> Iterator[Load]:
+    with Load(patient.address) as load:
+        wait_until(lambda: len(load.samples) > 100)
+        yield load
+    print(load.report())
+    assert load.lost_or_doubled() == []
+
+
+def caught(load: Load, moment: float) -> list[Sample]:
+    """The requests that were in flight at that moment, give or take SLACK."""
+    return [one for one in load.samples if one.sent - SLACK <= moment < one.ended + SLACK]
+
+
+def go_on(load: Load, count: int = 100) -> None:
+    wanted = len(load.samples) + count
+    wait_until(lambda: len(load.samples) >= wanted)
+
+
+def restarts(stack: Repository) -> dict[str, int]:
+    return {name: one["RestartCount"] for name, one in stack.containers().items()}
+
+
+def test_killed_worker(patient: Repository, load: Load) -> None:
+    """kill -9 of a worker: at most the requests in flight on it fail, and another takes its place within 2 s."""
+    workers = patient.workers("app-1")
+    killed = time.monotonic()
+    os.kill(workers[0], signal.SIGKILL)
+    wait_until(lambda: len(set(patient.workers("app-1")) - {workers[0]}) == len(workers), seconds=2)
+    go_on(load)
+    load.stop()
+    print(f"killed worker: {len(load.failed)} failed, {len(caught(load, killed))} in flight on all workers")
+    assert [one for one in load.failed if one not in caught(load, killed)] == []
+
+
+def test_killed_slot(patient: Repository, load: Load) -> None:
+    """kill -9 of a whole slot: at most the requests in flight on it fail, and it is back and routed within 10 s."""
+    pid = inspect(patient.container("app-1"))["State"]["Pid"]
+    old = [Path(f"/proc/{worker}") for worker in patient.workers("app-1")]
+    os.kill(pid, signal.SIGKILL)
+    # Its workers take requests until the kernel has ended them, too.
+    wait_until(lambda: not any(worker.exists() for worker in old))
+    killed = time.monotonic()
+    wait_until(patient.both_slots_answer, seconds=10)
+    back = time.monotonic() - killed
+    go_on(load)
+    load.stop()
+    print(f"killed slot: {len(load.failed)} failed, {len(caught(load, killed))} in flight, back after {back:.1f} s")
+    assert [one for one in load.failed if one not in caught(load, killed)] == []
+
+
+def test_blocked_event_loop(patient: Repository, load: Load) -> None:
+    """A worker that stands still is replaced, its log says where it stood, and the others serve meanwhile."""
+    before = {slot: set(patient.workers(slot)) for slot in ("app-1", "app-2")}
+    with patient.client() as client, pytest.raises(httpx2.HTTPError):
+        client.get("/block", timeout=2).raise_for_status()
+
+    def replaced() -> bool:
+        now = {slot: set(patient.workers(slot)) for slot in before}
+        return any(now[slot] != before[slot] and len(now[slot]) == len(before[slot]) for slot in before)
+
+    wait_until(replaced, seconds=15)
+    go_on(load)
+    load.stop()
+    logs = patient.compose("logs", "--no-log-prefix", "app-1", "app-2")
+    assert "Timeout (0:00:04)!" in logs
+    assert '/code/app/extra.py", line' in logs
+    # What was already waiting in the socket of the worker that stood still is lost with it, and nothing else.
+    assert len(load.failed) <= len(load.samples) * 0.05, load.failed
+
+
+def test_slot_that_hangs(patient: Repository, load: Load) -> None:
+    """SIGSTOP of a slot for 10 s: Traefik notices within two, and no request that goes to the other slot fails."""
+    stopped = [inspect(patient.container("app-1"))["State"]["Pid"], *patient.workers("app-1")]
+    begun = time.monotonic()
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: time.monotonic() > begun + 10)
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    wait_until(patient.both_slots_answer)
+    go_on(load)
+    load.stop()
+    late = [one for one in load.samples if one.ended - one.sent > 5]
+    # Before Traefik's probe had failed: a second to the next probe, one until it gives up, one for a busy machine.
+    assert all(one.sent < begun + 3 for one in [*late, *load.failed])
+    print(f"hung slot: {len(load.failed)} failed, {len(late)} waited for it")
+
+
+def test_worker_out_of_memory(patient: Repository, load: Load) -> None:
+    """A worker that grows past the slot's limit is killed and replaced; nothing else notices."""
+    before, workers = restarts(patient), set(patient.workers("app-1")) | set(patient.workers("app-2"))
+    with patient.client() as client, pytest.raises(httpx2.HTTPError):
+        client.get("/hog", timeout=30).raise_for_status()
+    wait_until(lambda: set(patient.workers("app-1")) | set(patient.workers("app-2")) != workers, seconds=30)
+    wait_until(patient.both_slots_answer)
+    go_on(load)
+    load.stop()
+    assert restarts(patient) == before
+    logs = patient.compose("logs", "--no-log-prefix", "app-1", "app-2")
+    assert "ended with SIGKILL" in logs
+    print(f"out of memory: {len(load.failed)} failed")
+    assert len(load.failed) <= len(load.samples) * 0.05, load.failed
+
+
+def test_long_answers_and_websockets_through_a_stop(patient: Repository) -> None:
+    """What ends within drain and grace is whole; a WebSocket is closed with 1012: the client may connect again."""
+    lines: list[str] = []
+
+    def read() -> None:
+        with patient.client() as client, client.stream("GET", "/stream", params={"seconds": 8}) as answer:
+            lines.extend(answer.iter_lines())
+
+    address = patient.address.replace("https", "wss") + "/echo"
+    context = untrusting()
+    with connect(address, ssl=context) as one, connect(address, ssl=context) as two:
+        streams = [threading.Thread(target=read) for _ in range(2)]
+        for stream in streams:
+            stream.start()
+        for socket in (one, two):
+            socket.send("still there?")
+            assert socket.recv() == "still there?"
+        # One of each is on either slot.
+        patient.compose("restart", "app-1")
+        patient.compose("restart", "app-2")
+        for stream in streams:
+            stream.join()
+        for socket in (one, two):
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv()
+            assert closed.value.rcvd
+            assert closed.value.rcvd.code == CloseCode.SERVICE_RESTART
+    assert lines.count("whole") == 2

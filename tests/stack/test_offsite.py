@@ -1,0 +1,105 @@
+"""The copy elsewhere, on a real S3 server with TLS; and a machine that is lost, rebuilt from it."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.stack.stacks import Clone, run, wait_until
+from tests.stack.test_backup import Writer, health, inside, ok, stored
+
+pytestmark = pytest.mark.long
+
+# BACKUP_S3_EVERY: seconds of writes that may be lost with the machine.
+EVERY = 20
+SERVE = ("serve", "s3", "--addr=:9000", "--cert=/s3/cert.pem", "--key=/s3/key.pem", "--auth-key=who,secret", "/s3/data")
+
+
+@pytest.fixture(scope="module")
+def bucket(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What an S3 server stores, whose settings the clone has."""
+    folder = tmp_path_factory.mktemp("s3")
+    name = f"{clone.project}-s3"
+    subject = ("-subj", "/CN=s3.test", "-addext", "subjectAltName=DNS:s3.test")
+    key = ("-newkey", "rsa:2048", "-nodes", "-keyout", str(folder / "key.pem"))
+    run("openssl", "req", "-x509", "-days", "2", *key, "-out", str(folder / "cert.pem"), *subject)
+    keys = folder / "keys"
+    keys.write_text(
+        "ACCESS_KEY_ID=who\nSECRET_ACCESS_KEY=secret\nPASSWORD=correct horse\n" + (folder / "cert.pem").read_text()
+    )
+    (folder / "data").mkdir()
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, 10003, 10003)
+    folder.chmod(0o700)
+    with (clone.folder / ".env").open("a") as dotenv:
+        dotenv.write(
+            f"BACKUP_S3_ENDPOINT=https://s3.test:9000\nBACKUP_S3_BUCKET=backups\nBACKUP_S3_KEYS={keys}\n"
+            f"BACKUP_S3_EVERY={EVERY}\nBACKUP_NETWORK={name}\n"
+        )
+    clone.compose("build", "--quiet", "backup")
+    with contextlib.ExitStack() as after:
+        run("docker", "rm", "--force", name, check=False)
+        run("docker", "network", "rm", name, check=False)
+        run("docker", "network", "create", name)
+        after.callback(run, "docker", "network", "rm", name)
+        where = ("--network", name, "--network-alias", "s3.test", "--volume", f"{folder}:/s3")
+        image = f"{clone.project}-backup"
+        run("docker", "run", "--detach", "--name", name, *where, "--entrypoint", "rclone", image, *SERVE)
+        after.callback(run, "docker", "rm", "--force", name)
+        yield folder / "data"
+        # Its containers are on the network.
+        clone.remove()
+
+
+def copied(clone: Clone) -> datetime:
+    """When the last copy was made, and was well."""
+    state = json.loads(inside(clone, "sh", "-c", "cat /backup/18/stack/offsite.json || echo {}"))
+    return datetime.fromisoformat(state["at"]) if state.get("ok") else datetime.min.replace(tzinfo=UTC)
+
+
+def test_machine_lost(clone: Clone, bucket: Path) -> None:
+    """Rebuilt from the bucket and the keys alone: at most BACKUP_S3_EVERY lost; nothing legible was ever there."""
+    up = ok(clone.stack("up"))
+    assert "share the server's disk" not in up
+    with Writer(clone) as writer:
+        wait_until(lambda: len(writer.acknowledged) > 20)
+        ok(clone.stack("backup"))
+        begun = datetime.now(UTC)
+        wait_until(lambda: copied(clone) > begun, 60)
+        wait_until(lambda: (datetime.now(UTC) - begun).total_seconds() > EVERY)
+        # All at once: what is stopped first must not be the writer.
+        run("docker", "kill", *clone.compose("ps", "--quiet").split())
+        lost_at = datetime.now(UTC)
+    files = [path for path in bucket.rglob("*") if path.is_file()]
+    assert len(files) > 100
+    assert not [path for path in files if "base" in path.name or b"one of many" in path.read_bytes()]
+
+    clone.compose("down", "--volumes", "--timeout", "1")
+    restored = ok(clone.stack("restore", "--to", "latest", "--yes"))
+    assert "Restored to the newest that was received" in restored
+    there = stored(clone)
+    assert there
+    lost = [asked for number, (asked, _) in writer.acknowledged.items() if number not in there]
+    assert not lost or (lost_at - min(lost)).total_seconds() <= EVERY
+    wait_until(lambda: health(clone) == "healthy", 60)
+
+
+def test_bucket_that_is_away(clone: Clone, bucket: Path) -> None:
+    """A copy that can't be made is loud, and heals by itself."""
+    server = f"{clone.project}-s3"
+    run("docker", "stop", "--timeout", "1", server)
+    with clone.client() as client:
+        client.post("/notes", json={"text": "to be copied"})
+    wait_until(lambda: health(clone) == "unhealthy", 120)
+    assert "offsite failed" in inside_health(clone)
+    run("docker", "start", server)
+    wait_until(lambda: health(clone) == "healthy", 120)
+
+
+def inside_health(clone: Clone) -> str:
+    argv = ("exec", "-T", "backup", "python", "-m", "backup", "healthy")
+    return clone.compose(*argv, check=False)

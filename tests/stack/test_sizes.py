@@ -1,0 +1,104 @@
+"""What Postgres and the slots are sized to in the running stack, and what a client sees when that is not enough."""
+
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+
+from tests.stack.stacks import Clone, Stack, run, wait_until
+
+
+def psql(stack: Stack, statement: str) -> str:
+    return stack.compose("exec", "-T", "postgres", "psql", "-XqAt", "-U", "postgres", "app", "-c", statement).strip()
+
+
+def test_postgres_is_tuned_to_its_limits(stack: Stack) -> None:
+    """A quarter of POSTGRES_MEMORY, 768 MiB, for its cache, in the server itself."""
+    shown = psql(
+        stack, "SELECT name, setting || unit FROM pg_settings WHERE sourcefile LIKE '%tuned.conf' AND unit = 'kB'"
+    )
+    assert "work_mem|1966kB" in shown
+    assert psql(stack, "SHOW shared_buffers") == "192MB"
+    assert psql(stack, "SHOW max_connections") == "100"
+
+
+def test_one_file_overrides_what_is_tuned(stack: Stack) -> None:
+    """A line of postgresql.conf wins over the tuned value, wherever the file has it."""
+    program = (
+        "echo 'work_mem = 7MB' | cat /etc/postgresql/postgresql.conf - > /tmp/changed.conf && "
+        "postgres -C work_mem -D /tmp -c config_file=/tmp/changed.conf"
+    )
+    argv = ("--entrypoint", "tune", f"{stack.project}-postgres", "sh", "-c", program)
+    assert run("docker", "run", "--rm", "--tmpfs", "/tmp:mode=1777", *argv).strip() == str(7 * 1024)  # noqa: S108
+
+
+def test_app_has_a_connection_limit_that_follows_max_connections(stack: Stack) -> None:
+    """80 of 100; what else it was set to, the health check puts right before anybody waits for it."""
+    limit = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'app'"
+    assert psql(stack, limit) == "80"
+    psql(stack, "ALTER ROLE app CONNECTION LIMIT 7")
+    wait_until(lambda: psql(stack, limit) == "80")
+
+
+def test_pools_take_no_more_than_planned(stack: Stack, client: httpx2.Client) -> None:
+    """Under many times as many requests as connections, the app holds what `./stack plan` says at most, and answers."""
+    with ThreadPoolExecutor(200) as pool:
+        statuses = Counter(pool.map(lambda _: client.get("/notes").status_code, range(1000)))
+    assert set(statuses) <= {200, 503}
+    assert int(psql(stack, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'")) <= 40
+    assert client.get("/notes").status_code == 200
+
+
+def test_request_waits_for_a_connection_no_longer_than_pool_timeout(stack: Stack, client: httpx2.Client) -> None:
+    """Every connection busy: 503 with Retry-After, never 500, and other routes serve; then all is as before."""
+    lock = "BEGIN; LOCK TABLE notes IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(6)"
+    blocked = threading.Thread(target=psql, args=(stack, lock))
+    blocked.start()
+    locked = (
+        "SELECT count(*) FROM pg_locks WHERE relation = 'notes'::regclass AND mode = 'AccessExclusiveLock' AND granted"
+    )
+    wait_until(lambda: psql(stack, locked) == "1")
+
+    def ask(_: int) -> tuple[int, str | None, float]:
+        begun = time.monotonic()
+        answer = client.get("/notes", timeout=20)
+        return answer.status_code, answer.headers.get("Retry-After"), time.monotonic() - begun
+
+    with ThreadPoolExecutor(150) as pool:
+        waiting = pool.map(ask, range(150))
+        assert client.get("/").status_code == 200
+        answers = list(waiting)
+    blocked.join()
+    refused = [answer for answer in answers if answer[0] == 503]
+    assert {answer[0] for answer in answers} <= {200, 503}
+    # Those that had a connection waited for the table; all others, more than the pools hold, gave up first.
+    assert len(refused) >= 150 - 40
+    assert {answer[1] for answer in refused} == {"1"}
+    assert max(answer[2] for answer in refused) < 4.5
+    assert client.get("/notes").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"APP_MEMORY": "90g"}, "The memory limits don't fit into this machine: app-1 92160 + "),
+        ({"WORKERS": "9"}, "The workers don't fit into their slot: 9 x WORKER_MEMORY=150 MiB"),
+        ({"POOL_SIZE": "50"}, "The pools don't fit into Postgres: 2 slots x "),
+    ],
+)
+def test_what_does_not_fit_is_refused(stopped: Clone, settings: dict[str, str], sentence: str) -> None:
+    """`./stack up` ends with 2 and the arithmetic before it builds or starts anything."""
+    done = stopped.stack("up", **settings)
+    assert done.returncode == 2
+    assert done.stderr.startswith(sentence)
+    assert "Set " in done.stderr
+    assert stopped.left_behind() == ""
+
+
+def test_slot_refuses_by_itself(stack: Stack) -> None:
+    """Under plain Compose too: the slot ends with that sentence before a worker starts."""
+    argv = ("run", "--rm", "--no-deps", "-T", "-e", "WORKERS=9", "app-1")
+    assert "9 x WORKER_MEMORY=150 MiB" in stack.compose(*argv, check=False)

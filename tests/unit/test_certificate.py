@@ -1,0 +1,81 @@
+import subprocess
+import time
+
+import pytest
+
+from ops import certificate
+from ops.certificate import Certificate, acme_errors, check_names, lasts
+
+DAY = 86400
+
+
+def lasting(days: float, left: float) -> Certificate:
+    now = time.time()
+    return Certificate(now - (days - left) * DAY, now + left * DAY)
+
+
+@pytest.mark.parametrize(("days", "left", "late"), [(90, 31, False), (90, 29, True), (6, 2.1, False), (6, 1.9, True)])
+def test_late_below_a_third(days: float, left: float, late: bool) -> None:
+    """With fewer than a third of its time left a certificate should have been renewed, however long it is."""
+    assert lasting(days, left).late() == late
+    assert lasts("app.test", lasting(days, left)).startswith("Warning: ") == late
+
+
+def test_says_what_is_left() -> None:
+    """Days, and hours where days would be too coarse."""
+    assert "lasts for 60 days" in lasts("app.test", lasting(90, 60.2))
+    assert "ends in 30.0 hours" in lasts("app.test", lasting(6, 1.25))
+
+
+LINE = (
+    '{"level":"error","providerName":"acme.acme","domains":["%s"],"error":"one or more domains had a problem: '
+    'acme: error: 400 :: urn:ietf:params:acme:error:%s :: what it said","message":"Unable to obtain ACME certificate"}'
+)
+
+
+@pytest.mark.parametrize(
+    ("problem", "remedy"),
+    [
+        ("dns", "app.test has no address in public DNS"),
+        ("connection", "can't reach port 80 of app.test"),
+        ("unauthorized", "Another machine answers for app.test"),
+        ("invalidContact", "It refuses ACME_EMAIL"),
+        ("rateLimited", "too many requests for app.test"),
+        ("caa", "CAA record"),
+        ("somethingNew", "what it said"),
+    ],
+)
+def test_remedy(monkeypatch: pytest.MonkeyPatch, problem: str, remedy: str) -> None:
+    """What the authority had against a name becomes what to do about it, with its own words; others' names do not."""
+    log = "\n".join([LINE % ("app.test", problem), LINE % ("www.app.test", "somethingElse"), "no JSON"])
+    done = subprocess.CompletedProcess([], 0, log, "")
+    monkeypatch.setattr(certificate, "compose", lambda *_argv, check: done)
+    errors = acme_errors(["app.test"], "0")
+    assert list(errors) == ["app.test"]
+    assert remedy in errors["app.test"]
+    assert "what it said" in errors["app.test"]
+
+
+def test_localhost_needs_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a domain nothing is looked up."""
+    check_names({"services": {"traefik": {"environment": {"DOMAIN": "localhost"}}}})
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("own", "here", "said"),
+    [
+        (["198.51.100.9", None], False, ""),  # an address that is not global: behind a router
+        (["8.8.4.4", None], False, "app.test leads to 8.8.8.8, and this machine is 8.8.4.4."),
+        (["8.8.4.4", None], True, ""),
+    ],
+)
+def test_name_that_leads_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own: list[str | None], here: bool, said: str
+) -> None:
+    """A machine with a public address knows whether a name leads to it; one behind a router doesn't."""
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_argv, **_more: [(0, 0, 0, "", ("8.8.8.8", 80))])
+    monkeypatch.setattr(certificate, "way_out", dict(zip(("192.0.2.1", "2001:db8::1"), own, strict=True)).get)
+    monkeypatch.setattr(certificate, "is_here", lambda _address: here)
+    check_names({"services": {"traefik": {"environment": {"DOMAIN": "app.test"}}}})
+    assert capsys.readouterr().err.strip() == said

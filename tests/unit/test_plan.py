@@ -1,0 +1,81 @@
+"""`./stack plan` and what `./stack up` refuses, for machines of every size."""
+
+from typing import Any
+
+import pytest
+
+from ops import plan
+from ops.run import Stop
+
+MIB = 2**20
+
+
+def config(
+    app: int = 512, postgres: int = 768, cpus: float = 0, environment: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """compose.yaml as Compose prints it, as far as sizes go; memory in MiB."""
+    limits = {"app-1": app, "app-2": app, "migrate": 256, "postgres": postgres, "traefik": 256}
+    services: dict[str, dict[str, Any]] = {name: {"mem_limit": str(mib * MIB)} for name, mib in limits.items()}
+    services["app-1"] |= {"environment": environment or {}} | ({"cpus": cpus} if cpus else {})
+    return {"services": services}
+
+
+def test_figures_add_up() -> None:
+    """The defaults on a machine that they fit well."""
+    found = plan.compute(config(), cpus=2, memory=3900)
+    assert (found["limits_sum"], found["left"], found["limits_percent"]) == (2304, 1596, 59)
+    assert (found["slot"]["workers"], found["connections"]["app"]) == (2, 40)
+    assert (found["problem"], found["change"]) == (None, {})
+    assert "2 x 150 MiB and 80 around them = 380 of 512 MiB" in plan.table(found)
+
+
+def test_more_than_the_machine_is_refused() -> None:
+    """The sum of all limits, a deploy's migration among them, with what to set: and that fits."""
+    found = plan.compute(config(), cpus=2, memory=1950)
+    assert found["problem"] == (
+        "The memory limits don't fit into this machine: app-1 512 + app-2 512 + migrate 256 + postgres 768 + "
+        "traefik 256 = 2304 MiB, and it has 1950 MiB. Set APP_MEMORY=384m and POSTGRES_MEMORY=448m."
+    )
+    assert found["problem"] in plan.table(found)
+    assert plan.compute(config(app=384, postgres=448), cpus=2, memory=1950)["problem"] is None
+
+
+def test_machine_that_is_too_small() -> None:
+    """Where no setting helps the sentence says so."""
+    problem = plan.compute(config(), cpus=1, memory=900)["problem"]
+    assert problem.endswith("and it has 900 MiB. Nor does less, with a worker of WORKER_MEMORY=150 MiB.")
+
+
+@pytest.mark.parametrize("memory", [1900, 3900, 7900, 15900, 64000, 512000])
+def test_what_it_says_to_change_uses_the_machine(memory: int) -> None:
+    """50 to 90 % of any machine, with two workers or more, and nothing more to change after that."""
+    change = plan.compute(config(app=64, postgres=64), cpus=8, memory=memory)["change"]
+    app, postgres = (int(change[name].removesuffix("m")) for name in ("APP_MEMORY", "POSTGRES_MEMORY"))
+    again = plan.compute(config(app, postgres), cpus=8, memory=memory)
+    assert (again["problem"], again["change"]) == (None, {})
+    assert 50 <= again["limits_percent"] <= 90
+    assert again["slot"]["workers"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"WORKERS": "4"}, "Set WORKERS=2 or APP_MEMORY=680m."),
+        ({"POOL_SIZE": "50"}, "Set POOL_SIZE=10 or MAX_CONNECTIONS=420."),
+    ],
+)
+def test_slot_and_pools_are_refused_too(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], sentence: str
+) -> None:
+    """Before anything is built, with the sentence that the slot itself would end with."""
+    monkeypatch.setattr(plan, "figures", lambda config: plan.compute(config, 2, 4000))
+    with pytest.raises(Stop, match=sentence) as stop:
+        plan.check_sizes(config(environment=settings))
+    assert stop.value.code == 2
+    plan.check_sizes(config())
+
+
+def test_the_machines_cpus_are_shared() -> None:
+    """Without a CPU limit a slot has half of the machine's."""
+    assert plan.compute(config(app=4096), cpus=16, memory=16000)["slot"]["workers"] == 8
+    assert plan.compute(config(app=4096, cpus=2.5), cpus=16, memory=16000)["slot"]["workers"] == 3
