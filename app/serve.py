@@ -1,13 +1,19 @@
-"""The command of a slot: checks the settings, completes them, and becomes the workers' supervisor (`app.worker`)."""
+"""The command of a slot: checks the settings, completes them, and becomes the workers' supervisor (`app.worker`).
+
+What takes long to import is imported where it is used: `main` must see to the signals first.
+"""
 
 import ipaddress
 import os
+import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic.script import ScriptDirectory
+from app.supervisor import SIGNALS
 
-from app import settings
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
@@ -25,11 +31,15 @@ def own_networks(proc: Path = Path("/proc/net")) -> list[str]:
 
 def schema_head() -> str:
     """The head revision of this code's migrations; several, if they branch, with spaces between."""
+    from alembic.script import ScriptDirectory
+
     return " ".join(sorted(ScriptDirectory(str(MIGRATIONS)).get_heads()))
 
 
-def complete(chosen: settings.Settings) -> dict[str, str]:
+def complete(chosen: "Settings") -> dict[str, str]:
     """What was left open, as environment variables: sizes from the container's limits, trust in its networks."""
+    from app import settings
+
     sizes = settings.sizes_or_exit(chosen)
     return {
         "WORKERS": str(sizes.workers),
@@ -42,6 +52,11 @@ def complete(chosen: settings.Settings) -> dict[str, str]:
 
 
 def main() -> None:
+    # The kernel drops a signal that PID 1 does not handle yet: Docker would wait, and then kill a slot that serves by
+    # now. Blocked, a signal waits, over the change of program too, until the supervisor handles it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    from app import settings
+
     os.environ.update(complete(settings.load_or_exit()))
     # Becoming another program, rather than calling it, gives back the memory that this took.
     os.execv(sys.executable, [sys.executable, "-m", "app.worker"])

@@ -1,8 +1,9 @@
 """PID 1 of a slot: forks the workers, replaces those that end, and drains before it stops them.
 
 On SIGTERM `/ready` starts to answer 503, so that Traefik sends no more requests, while the workers go on serving for
-`drain_seconds`; then they finish what is in flight. SIGINT stops at once. A worker that can't start is tried
-again while another serves; otherwise the slot has failed, and Docker's restart policy acts, which waits longer.
+`drain_seconds`; then they finish what is in flight. SIGINT stops at once, and so does SIGTERM before any worker serves.
+A worker that can't start is tried again while another serves; otherwise the slot has failed, and Docker's restart
+policy acts, which waits longer.
 
 Forked, not spawned, as Uvicorn's own supervisor does it: what was imported before is in memory once for all workers,
 and a new worker has only the app left to import. Standard library only.
@@ -68,6 +69,8 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self.on_term)
         signal.signal(signal.SIGINT, self.on_int)
         signal.signal(signal.SIGALRM, self.on_alarm)
+        # One that came earlier, and that app.serve has kept waiting, is handled here.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         # What is there now stays: without this each worker's collector would touch, and so copy, every page of it.
         gc.collect()
         gc.freeze()
@@ -130,6 +133,10 @@ class Supervisor:
             return
         self.draining = True
         DRAINING.touch()
+        if not any(self.serving[:]):
+            # Traefik sends nothing to a slot that does not serve yet.
+            self.stop(AT_ONCE)
+            return
         print(f"Draining for {self.drain_seconds:g} s.", file=sys.stderr)
         # 0 would switch the timer off.
         signal.setitimer(signal.ITIMER_REAL, self.drain_seconds or 1e-6)

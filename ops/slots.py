@@ -19,11 +19,15 @@ PATIENCE = 120
 SNAPSHOT = STATE / "serving.json"
 
 
-def container(slot: str) -> dict[str, Any] | None:
-    """The slot's container as `docker inspect` sees it, the running one if a killed command left two."""
+def containers(slot: str) -> list[dict[str, Any]]:
+    """The slot's container as `docker inspect` sees it; two, the running one last, if a command was interrupted."""
     names = compose("ps", "--all", "--quiet", slot, check=False).stdout.split()
     found: list[dict[str, Any]] = json.loads(docker("inspect", *names).stdout) if names else []
-    return max(found, key=lambda one: (one["State"]["Running"], one["Created"]), default=None)
+    return sorted(found, key=lambda one: (one["State"]["Running"], one["Created"]))
+
+
+def container(slot: str) -> dict[str, Any] | None:
+    return next(reversed(containers(slot)), None)
 
 
 def release_of(slot: str) -> str | None:
@@ -49,13 +53,22 @@ def wait_until_routed(slot: str, config: dict[str, Any]) -> dict[str, Any]:
     return ask.wait_for(config, f"{slot} did not answer through Traefik", {"slot": found["Id"][:12]})
 
 
-def update(slot: str, config: dict[str, Any], timeout: int, *files: str) -> dict[str, Any]:
+def update(
+    slot: str, config: dict[str, Any], timeout: int, files: tuple[str, ...] = (), doubtful: bool = False
+) -> dict[str, Any]:
     """Bring the slot to what Compose would start, and wait until Traefik routes to it; return its first answer.
 
-    Raises Stop. Touches nothing while the other slot, if it is healthy, isn't routed to.
+    A `doubtful` slot gets another container also when it has one that looks as it should. Raises Stop. Touches nothing
+    while the other slot, if it is healthy, isn't routed to.
     """
-    for other in set(serving()) - {slot}:
+    others = set(serving()) - {slot}
+    for other in others:
         wait_until_routed(other, config)
+    # What an interrupted Compose left: where there are two containers it confuses them over their names.
+    left = containers(slot) if doubtful and others else containers(slot)[:-1]
+    for one in left:
+        docker("stop", one["Id"])
+        docker("rm", one["Id"])
     # Nothing to drain where nothing serves.
     timeout_of_stop = () if is_healthy(slot) else ("--timeout", "1")
     before = container(slot)
@@ -109,17 +122,19 @@ def rollout(release: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def go_back(release: str, touched: list[str], config: dict[str, Any], timeout: int) -> None:
-    """Bring the slots that a failed rollout touched back to `release`, the broken one first."""
+    """Bring the slots that a failed rollout touched back to `release`, the one first that it was just replacing."""
     os.environ["RELEASE"] = release
     snapshot = json.loads(SNAPSHOT.read_text()) if SNAPSHOT.exists() else {"services": {"app-1": {"image": None}}}
     # Settings may have changed too, so what counts is how it was started. Compose finds no change in it.
     known = snapshot["services"]["app-1"]["image"] == releases.image(release)
     files = ("--project-directory", str(HERE), "--file", str(SNAPSHOT)) if known else ()
-    for slot in sorted(touched, key=serving().__contains__):
+    for slot in reversed(touched):
         try:
             with step(f"Back to {release} in {slot}"):
                 # It has served before, and there is nothing to go back to from here: all the time that it may need.
-                update(slot, config, max(timeout, PATIENCE), *files)
+                # The one that was being replaced may look well and be on its way out: told to stop, it drains, and
+                # the engine goes on with that when whoever asked for it is gone.
+                update(slot, config, max(timeout, PATIENCE), files, doubtful=slot == touched[-1])
         except Stop as failure:
             print(failure, file=sys.stderr)
             show_evidence(slot)

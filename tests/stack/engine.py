@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from offline.engine import ROOT
-from tests.stack.stacks import CLEAN, run, wait_until
+from tests.stack.stacks import CLEAN, children, run, wait_until
 
 # The machine's address in the engine's network: connections to 127.0.0.1 go by way of a process of dockerd's.
 HOST = "10.77.0.1"
@@ -100,5 +100,4 @@ class Engine:
 
 
 def descendants(pid: int) -> list[int]:
-    children = run("ps", "--ppid", str(pid), "-o", "pid=", check=False).split()
-    return [one for child in map(int, children) for one in (child, *descendants(child))]
+    return [one for child in children(pid) for one in (child, *descendants(child))]

@@ -33,6 +33,14 @@ def inspect(container: str) -> dict[str, Any]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """A process's children; none for one that has ended."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -98,10 +106,7 @@ class Stack:
 
     def workers(self, slot: str) -> list[int]:
         """The slot's workers, PID 1's children, by their ids on this machine."""
-        container = self.container(slot)
-        parent = str(inspect(container)["State"]["Pid"])
-        lines = run("docker", "top", container, "-o", "pid,ppid").splitlines()[1:]
-        return [int(pid) for pid, ppid in map(str.split, lines) if ppid == parent]
+        return children(inspect(self.container(slot))["State"]["Pid"])
 
     def client(self, **options: Any) -> httpx2.Client:
         # Without a domain the certificate is Traefik's own, self-signed.

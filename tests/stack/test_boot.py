@@ -7,18 +7,20 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import REPO
 from tests.stack.engine import HOST, Engine
-from tests.stack.stacks import Stack, run, wait_until
+from tests.stack.stacks import Clone, Stack, run, wait_until
 
 pytestmark = [
     pytest.mark.long,
     pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="starts an engine"),
 ]
+RELEASES = ("first", "second")
 # Asks twice a second over a connection of its own and prints each answer, until its input ends.
 ASK = """
 import ssl, sys, threading, time, urllib.request
@@ -33,30 +35,55 @@ while not ended.wait(0.2):
 """
 
 
-class Remote(Stack):
-    """The stack on an engine of our own."""
+class Remote(Clone):
+    """The stack on an engine of our own, as release `first`; `second` is the same image."""
 
-    def __init__(self, engine: Engine, local: Stack, env_file: Path) -> None:
-        super().__init__("main", env_file)
+    def __init__(self, engine: Engine, local: Stack, folder: Path) -> None:
+        super().__init__(folder, "boot", RELEASE="first")
+        run("chmod", "-R", "a+rX", str(folder))
         self.engine = engine
         self.address = f"https://{HOST}:{self.https_port}"
-        engine.load(*{one["Config"]["Image"] for one in local.containers().values()})
+        images = {service: one["Config"]["Image"] for service, one in local.containers().items()}
+        engine.load(*set(images.values()))
+        names = {service: f"{self.project}-{service}" for service in ("traefik", "postgres", "backup")}
+        for service, name in [*names.items(), *(("app-1", f"{self.project}-app:{one}") for one in RELEASES)]:
+            run("docker", "tag", images[service], name, env=engine.environment)
 
     def compose(self, *arguments: str, check: bool = True) -> str:
         argv = ("docker", "compose", "--env-file", str(self.env_file), *arguments)
         return run(*argv, cwd=self.folder, check=check, env=self.engine.environment)
 
-    def answers(self) -> bool:
-        """Whether the app and its database are well, as one sees it who comes from outside."""
+    def begin(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start `./stack` where 127.0.0.1 is this engine's."""
+        argv = self.engine.inside(sys.executable, "stack", *arguments)
+        environment = self.engine.environment
+        return subprocess.Popen(argv, cwd=self.folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+    def health(self) -> dict[str, Any]:
+        """What `/health` says to one who comes from outside; nothing when nobody answers."""
         argv = ("curl", "--silent", "--insecure", "--max-time", "3", f"{self.address}/health")
         answer = run(*self.engine.inside(*argv), check=False)
-        return answer.startswith("{") and json.loads(answer).get("at_head", False)
+        found: dict[str, Any] = json.loads(answer) if answer.startswith("{") else {}
+        return found
+
+    def answers(self) -> bool:
+        """Whether the app and its database are well."""
+        return bool(self.health().get("at_head", False))
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Every running container as `docker inspect` sees it, by its service."""
+        names = self.compose("ps", "--quiet").split()
+        found = json.loads(run("docker", "inspect", *names, env=self.engine.environment))
+        return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
 
     def started(self) -> dict[str, str]:
         """When each container was started."""
-        names = self.compose("ps", "--quiet").split()
-        found = json.loads(run("docker", "inspect", *names, env=self.engine.environment))
-        return {one["Config"]["Labels"]["com.docker.compose.service"]: one["State"]["StartedAt"] for one in found}
+        return {service: one["State"]["StartedAt"] for service, one in self.state().items()}
+
+    def serving(self) -> dict[str, str]:
+        """The release of each slot that runs."""
+        state = self.state()
+        return {slot: state[slot]["Config"]["Image"].rpartition(":")[2] for slot in state if slot.startswith("app-")}
 
 
 @pytest.fixture
@@ -64,7 +91,8 @@ def remote(stack: Stack, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
     engine = Engine("stack-test", *request.param)
     try:
         engine.start()
-        remote = Remote(engine, stack, tmp_path / "env")
+        (tmp_path / "clone").mkdir()
+        remote = Remote(engine, stack, tmp_path / "clone")
         remote.compose("up", "--detach", "--wait", "--no-build")
         wait_until(remote.answers)
         yield remote
@@ -109,3 +137,45 @@ def test_engine_restart_and_power_failure(remote: Remote) -> None:
     wait_until(remote.answers, seconds=90)
     print(f"serves {time.monotonic() - begun:.1f} s after the engine was started")
     assert all(remote.started()[service] > after[service] for service in ("app-1", "app-2", "traefik", "postgres"))
+
+
+@pytest.mark.parametrize("remote", [[]], indirect=True)
+def test_power_failure_during_a_deploy(remote: Remote) -> None:
+    """At whatever moment: the stack serves again without a command, and the next command brings both slots together.
+
+    A rollback: the same rollout, without a build and a migration, which touch no slot.
+    """
+    # The line after which the engine dies, the slot that is replaced then, and how many seconds later.
+    moments = [("settings", "app-1", 0), ("settings", "app-1", 3), ("settings", "app-1", 7), ("app-1", "app-2", 0)]
+    for number, (line, slot, later) in enumerate(moments):
+        old, new = RELEASES[number % 2], RELEASES[1 - number % 2]
+        fail_during_rollback(remote, new, line, slot, later)
+        remote.engine.start()
+        wait_until(remote.answers, seconds=90)
+        print(f"{later} s into the replacement of {slot} by {new}: {remote.serving()} after the boot")
+        assert remote.health()["release"] in (old, new)
+        with remote.begin("rollback", new) as rollback:
+            _, said = rollback.communicate()
+        assert rollback.returncode == 0, said
+        assert remote.serving() == {"app-1": new, "app-2": new}
+
+
+def fail_during_rollback(remote: Remote, new: str, line: str, slot: str, later: float) -> None:
+    def containers() -> set[str]:
+        return set(remote.compose("ps", "--all", "--quiet", slot).split())
+
+    before = containers()
+    # Those that never served are removed by the command before.
+    image = remote.state()[slot]["Image"]
+    run("docker", "tag", image, f"{remote.project}-app:{new}", env=remote.engine.environment)
+    with remote.begin("rollback", new) as rollback:
+        assert rollback.stderr
+        said = ""
+        while f"{line}: " not in said:
+            said += rollback.stderr.readline()
+            assert rollback.poll() is None, said
+        wait_until(lambda: bool(containers() - before))
+        time.sleep(later)  # the moment is what is tested
+        rollback.kill()
+        rollback.stderr.close()
+    remote.engine.power_off()

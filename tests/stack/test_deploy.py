@@ -38,6 +38,7 @@ def serves(repository: Repository, release: str) -> bool:
 @pytest.mark.parametrize("rounds", [pytest.param(1, id="short"), pytest.param(5, id="ten", marks=pytest.mark.long)])
 def test_deploys_and_rollbacks(repository: Repository, load: Load, rounds: int) -> None:
     """Two releases in turn, then back and back again: each answers alone from the moment its command returned."""
+    [serving] = set(repository.releases().values())
     first = repository.commit()
     second = repository.commit(**OTHER)
     for _ in range(rounds):
@@ -46,7 +47,7 @@ def test_deploys_and_rollbacks(repository: Repository, load: Load, rounds: int) 
             done = repository.stack("deploy")
             assert done.returncode == 0, done.stderr
             assert serves(repository, release)
-    for release in (first, repository.first)[: 1 if rounds == 1 else 2]:
+    for release in (first, serving)[: 1 if rounds == 1 else 2]:
         done = repository.stack("rollback")
         assert done.returncode == 0, done.stderr
         assert serves(repository, release)
@@ -165,8 +166,19 @@ def test_broken_release(repository: Repository, load: Load, kind: str) -> None:
     assert f"-app:{serving}\n" in repository.compose("config", "--images", "app-1")
 
 
-def interrupted(repository: Repository, moment: str, number: signal.Signals) -> subprocess.CompletedProcess[str]:
-    """A deploy that gets the signal once `moment`, a line or the start of one, has been printed."""
+# The step whose line is the last that was printed, and what the next one works on.
+NEXT = {"==> Check the settings": "migrate", "==> Migrate": "app-1", "==> Replace app-1": "app-2"}
+
+
+def interrupted(
+    repository: Repository, moment: str, number: signal.Signals, later: float = 0
+) -> subprocess.CompletedProcess[str]:
+    """A deploy that gets the signal `later` seconds after the step that follows `moment` made its container."""
+
+    def containers() -> set[str]:
+        return set(repository.compose("ps", "--all", "--quiet", "--no-trunc", NEXT[moment]).split())
+
+    before = containers()
     argv = [sys.executable, "stack", "deploy"]
     with subprocess.Popen(
         argv,
@@ -184,51 +196,55 @@ def interrupted(repository: Repository, moment: str, number: signal.Signals) -> 
             line = deploy.stderr.readline()
             assert line, said
             said += line
-        # The next step has begun, and is on its way.
-        time.sleep(1.5)
+        wait_until(lambda: bool(containers() - before))
+        time.sleep(later)  # the moment is what is tested
         os.kill(deploy.pid, number)
         if number != signal.SIGKILL:
             said += deploy.stderr.read()
         deploy.stderr.close()
+    print(said)
     return subprocess.CompletedProcess(argv, deploy.returncode, "", said)
 
 
 @pytest.mark.parametrize(
-    ("number", "moment"),
+    ("number", "moment", "later"),
     [
-        (signal.SIGINT, "==> Migrate"),
-        pytest.param(signal.SIGTERM, "==> Replace app-1", marks=pytest.mark.long),
-        pytest.param(signal.SIGHUP, "==> Migrate", marks=pytest.mark.long),
-        pytest.param(signal.SIGINT, "==> Check the settings", marks=pytest.mark.long),
+        (signal.SIGINT, "==> Migrate", 0),
+        pytest.param(signal.SIGTERM, "==> Replace app-1", 0, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, "==> Migrate", 3, marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, "==> Check the settings", 0, marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, "==> Replace app-1", 6, marks=pytest.mark.long),
     ],
 )
-def test_interrupted_deploy_goes_back(repository: Repository, load: Load, number: signal.Signals, moment: str) -> None:
+def test_interrupted_deploy_goes_back(
+    repository: Repository, load: Load, number: signal.Signals, moment: str, later: float
+) -> None:
     """Ctrl-C, SIGTERM and a lost terminal: the slots go back to the old release before the command ends."""
     [serving] = set(repository.releases().values())
     repository.commit(**OTHER)
-    done = interrupted(repository, moment, number)
+    done = interrupted(repository, moment, number, later)
     assert done.returncode == 130
     assert serves(repository, serving)
 
 
 @pytest.mark.parametrize(
-    ("moment", "then"),
+    ("moment", "later", "then"),
     [
-        ("==> Migrate", "rollback"),
-        pytest.param("==> Check the settings", "deploy", marks=pytest.mark.long),
-        pytest.param("==> Migrate", "deploy", marks=pytest.mark.long),
-        pytest.param("==> Replace app-1", "deploy", marks=pytest.mark.long),
-        pytest.param("==> Replace app-1", "rollback", marks=pytest.mark.long),
-        pytest.param("==> Replace app-1", "up", marks=pytest.mark.long),
+        ("==> Migrate", 0, "rollback"),
+        pytest.param("==> Check the settings", 0, "deploy", marks=pytest.mark.long),
+        *(pytest.param("==> Migrate", later, "deploy", marks=pytest.mark.long) for later in (0, 3, 6, 9)),
+        pytest.param("==> Replace app-1", 0, "deploy", marks=pytest.mark.long),
+        pytest.param("==> Replace app-1", 3, "rollback", marks=pytest.mark.long),
+        pytest.param("==> Replace app-1", 6, "up", marks=pytest.mark.long),
     ],
 )
 def test_killed_deploy_is_finished_by_the_next_command(
-    repository: Repository, load: Load, moment: str, then: str
+    repository: Repository, load: Load, moment: str, later: float, then: str
 ) -> None:
     """kill -9 at any moment: one slot serves all the while, and the next command brings both to one release."""
     [serving] = set(repository.releases().values())
     release = repository.commit(**OTHER, **{"app__killed.py": f"# {time.time_ns()}\n"})
-    interrupted(repository, moment, signal.SIGKILL)
+    interrupted(repository, moment, signal.SIGKILL, later)
     done = repository.stack(then)
     assert done.returncode == 0, done.stderr
     assert serves(repository, release if then == "deploy" else serving)

@@ -14,7 +14,7 @@ from websockets.frames import CloseCode
 from websockets.sync.client import connect
 
 from tests.stack.load import Load, Sample, untrusting
-from tests.stack.stacks import Repository, inspect, wait_until
+from tests.stack.stacks import Repository, children, inspect, run, wait_until
 
 # A request that was sent within this many seconds around a kill may have been on its way to what was killed.
 SLACK = 0.5
@@ -55,10 +55,12 @@ def restarts(stack: Repository) -> dict[str, int]:
 
 def test_killed_worker(patient: Repository, load: Load) -> None:
     """kill -9 of a worker: at most the requests in flight on it fail, and another takes its place within 2 s."""
-    workers = patient.workers("app-1")
+    supervisor = inspect(patient.container("app-1"))["State"]["Pid"]
+    workers = children(supervisor)
     killed = time.monotonic()
     os.kill(workers[0], signal.SIGKILL)
-    wait_until(lambda: len(set(patient.workers("app-1")) - {workers[0]}) == len(workers), seconds=2)
+    wait_until(lambda: len(set(children(supervisor)) - {workers[0]}) == len(workers), seconds=2)
+    print(f"another worker after {time.monotonic() - killed:.1f} s")
     go_on(load)
     load.stop()
     print(f"killed worker: {len(load.failed)} failed, {len(caught(load, killed))} in flight on all workers")
@@ -135,6 +137,25 @@ def test_worker_out_of_memory(patient: Repository, load: Load) -> None:
     assert "ended with SIGKILL" in logs
     print(f"out of memory: {len(load.failed)} failed")
     assert len(load.failed) <= len(load.samples) * 0.05, load.failed
+
+
+def test_stop_while_it_starts(patient: Repository) -> None:
+    """A slot that is stopped before it serves ends by itself: Docker does not have to wait, and to kill it."""
+    container = patient.container("app-1")
+    patient.compose("stop", "app-1")
+    run("docker", "start", container)
+    wait_until(lambda: takes_sigterm(inspect(container)["State"]["Pid"]))
+    run("docker", "stop", container)
+    state = inspect(container)["State"]
+    patient.compose("start", "app-1")
+    wait_until(patient.both_slots_answer)
+    assert state["ExitCode"] == 0, state
+
+
+def takes_sigterm(pid: int) -> bool:
+    """Whether it handles the signal, or keeps it waiting: the interpreter needs a moment for that."""
+    lines = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool((int(lines["SigBlk"], 16) | int(lines["SigCgt"], 16)) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_long_answers_and_websockets_through_a_stop(patient: Repository) -> None:

@@ -54,7 +54,7 @@ def test_pools_take_no_more_than_planned(stack: Stack, client: httpx2.Client) ->
 
 def test_request_waits_for_a_connection_no_longer_than_pool_timeout(stack: Stack, client: httpx2.Client) -> None:
     """Every connection busy: 503 with Retry-After, never 500, and other routes serve; then all is as before."""
-    lock = "BEGIN; LOCK TABLE notes IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(6)"
+    lock = "BEGIN; LOCK TABLE notes IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(12)"
     blocked = threading.Thread(target=psql, args=(stack, lock))
     blocked.start()
     locked = (
@@ -77,7 +77,8 @@ def test_request_waits_for_a_connection_no_longer_than_pool_timeout(stack: Stack
     # Those that had a connection waited for the table; all others, more than the pools hold, gave up first.
     assert len(refused) >= 150 - 40
     assert {answer[1] for answer in refused} == {"1"}
-    assert max(answer[2] for answer in refused) < 4.5
+    # POOL_TIMEOUT is 2; who waits for the table waits for 12.
+    assert max(answer[2] for answer in refused) < 8
     assert client.get("/notes").status_code == 200
 
 

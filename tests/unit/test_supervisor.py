@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from app.supervisor import SIGNALS
 from tests.conftest import REPO
 
 PROGRAM = """
@@ -44,6 +45,12 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def block_signals() -> None:
+    """What app.serve does before it becomes the supervisor."""
+    adopt_orphans()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
 class Parent(subprocess.Popen[str]):
     def says(self) -> list[str]:
         """The words of the next line that a worker prints."""
@@ -74,7 +81,7 @@ def listener() -> Iterator[socket.socket]:
 def start(draining: Path, listener: socket.socket) -> Iterator[Start]:
     started: list[Parent] = []
 
-    def start(work: str = WORK, count: int = 1, drain_seconds: float = 0) -> Parent:
+    def start(work: str = WORK, count: int = 1, drain_seconds: float = 0, blocked: bool = False) -> Parent:
         numbers = [str(listener.fileno()), str(count), str(drain_seconds)]
         process = Parent(
             [sys.executable, "-c", PROGRAM.format(work=work), *numbers],
@@ -84,7 +91,7 @@ def start(draining: Path, listener: socket.socket) -> Iterator[Start]:
             stderr=subprocess.PIPE,
             text=True,
             pass_fds=[listener.fileno()],
-            preexec_fn=adopt_orphans,
+            preexec_fn=block_signals if blocked else adopt_orphans,
         )
         started.append(process)
         return process
@@ -120,6 +127,23 @@ def test_second_sigterm_does_not_start_over(start: Start) -> None:
     _, err = process.communicate(timeout=30)
     assert err == ""
     assert time.monotonic() - begun >= 1
+
+
+def test_sigterm_before_it_is_handled_is_not_lost(start: Start) -> None:
+    """One that comes while PID 1 still imports ends the slot as soon as it can, without a worker or a drain."""
+    process = start(drain_seconds=60, blocked=True)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert (out, err, process.returncode) == ("", "", 0)
+
+
+def test_sigterm_before_a_worker_serves_does_not_drain(start: Start) -> None:
+    """Traefik has sent nothing to wait for."""
+    process = start(WORK.replace("    serving()\n", ""), drain_seconds=60)
+    process.says()
+    process.send_signal(signal.SIGTERM)
+    assert process.says()[0] == "terminated"
+    assert process.wait(30) == 0
 
 
 def test_no_drain(start: Start) -> None:
