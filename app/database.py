@@ -7,12 +7,11 @@ each ROLLBACK, so a read inside a transaction never gets there (twice the reques
 import asyncio
 import builtins
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Any
 
 import psycopg
-from fastapi import Depends
 from sqlalchemy import MetaData
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -80,20 +79,21 @@ async def connect(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         await asyncio.shield(connection.close())
 
 
-async def _reader() -> AsyncIterator[AsyncConnection]:
-    async with connect(read_engine()) as connection:
-        yield connection
+def reading() -> AbstractAsyncContextManager[AsyncConnection]:
+    """A connection on which each statement is committed by itself: for reads. Raises SQLAlchemy's TimeoutError."""
+    return connect(read_engine())
 
 
-async def _writer() -> AsyncIterator[AsyncConnection]:
+@asynccontextmanager
+async def writing() -> AsyncIterator[AsyncConnection]:
+    """A connection in a transaction, committed at the end of the block. Raises SQLAlchemy's TimeoutError.
+
+    A block in the route and not a dependency: the commit, and the connection's way back to the pool, come before the
+    response is made. FastAPI's dependencies end after it is sent: a client would hold an answer for a write that
+    may yet fail; and one costs a tenth of a read's time.
+    """
     async with connect(write_engine()) as connection, connection.begin():
         yield connection
-
-
-# scope="function": the commit, and the connection's way back to the pool, come before the response is sent. FastAPI's
-# default is after it: a client would hold an answer for a write that may yet fail.
-Reader = Annotated[AsyncConnection, Depends(_reader, scope="function")]
-Writer = Annotated[AsyncConnection, Depends(_writer, scope="function")]
 
 
 async def dispose() -> None:

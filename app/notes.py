@@ -14,6 +14,7 @@ from sqlalchemy import (
     Row,
     Table,
     Text,
+    bindparam,
     delete,
     func,
     insert,
@@ -21,7 +22,7 @@ from sqlalchemy import (
     update,
 )
 
-from app.database import Reader, Writer, metadata
+from app.database import metadata, reading, writing
 from app.errors import documented
 
 LONGEST = 10_000
@@ -55,44 +56,56 @@ AWAY = documented(status_503="The database can't be reached: ask again after Ret
 MISSING = documented(status_404="There is no such note.")
 BODY = documented(status_400="The body can't be read.", status_413="The body is too large.")
 
+# Once, and not in each request, where making a statement costs as much as sending it.
+CREATE = insert(notes).returning(notes)
+LIST = select(notes).order_by(notes.c.id.desc()).limit(bindparam("limit"))
+LIST_AFTER = LIST.where(notes.c.id < bindparam("after"))
+READ = select(notes).where(notes.c.id == bindparam("note_id"))
+# What is set are the columns among the parameters.
+REPLACE = update(notes).where(notes.c.id == bindparam("note_id")).returning(notes)
+DELETE = delete(notes).where(notes.c.id == bindparam("note_id"))
+
 router = APIRouter(prefix="/notes", tags=["notes"], responses=AWAY)
 
 
 @router.post("", status_code=201, responses=BODY)
-async def create_note(note: NoteIn, connection: Writer, request: Request, response: Response) -> Note:
-    row = (await connection.execute(insert(notes).values(text=note.text).returning(notes))).one()
+async def create_note(note: NoteIn, request: Request, response: Response) -> Note:
+    async with writing() as connection:
+        row = (await connection.execute(CREATE, {"text": note.text})).one()
     response.headers["Location"] = str(request.url_for("read_note", note_id=row.id))
     return as_note(row)
 
 
 @router.get("")
 async def list_notes(
-    connection: Reader,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="The last id of the page before.")] = None,
 ) -> list[Note]:
     """Newest first. A page is found by the key it starts after, so the thousandth costs what the first does."""
-    page = select(notes).order_by(notes.c.id.desc()).limit(limit)
-    if after is not None:
-        page = page.where(notes.c.id < after)
-    return [as_note(row) for row in await connection.execute(page)]
+    page = LIST if after is None else LIST_AFTER
+    async with reading() as connection:
+        rows = (await connection.execute(page, {"limit": limit, "after": after})).all()
+    return [as_note(row) for row in rows]
 
 
 @router.get("/{note_id}", responses=MISSING)
-async def read_note(note_id: Id, connection: Reader) -> Note:
-    row = (await connection.execute(select(notes).where(notes.c.id == note_id))).one_or_none()
+async def read_note(note_id: Id) -> Note:
+    async with reading() as connection:
+        row = (await connection.execute(READ, {"note_id": note_id})).one_or_none()
     return found(row)
 
 
 @router.put("/{note_id}", responses=MISSING | BODY)
-async def replace_note(note_id: Id, note: NoteIn, connection: Writer) -> Note:
-    changed = update(notes).where(notes.c.id == note_id).values(text=note.text).returning(notes)
-    return found((await connection.execute(changed)).one_or_none())
+async def replace_note(note_id: Id, note: NoteIn) -> Note:
+    async with writing() as connection:
+        row = (await connection.execute(REPLACE, {"note_id": note_id, "text": note.text})).one_or_none()
+    return found(row)
 
 
 @router.delete("/{note_id}", status_code=204, responses=MISSING)
-async def delete_note(note_id: Id, connection: Writer) -> None:
-    gone = await connection.execute(delete(notes).where(notes.c.id == note_id))
+async def delete_note(note_id: Id) -> None:
+    async with writing() as connection:
+        gone = await connection.execute(DELETE, {"note_id": note_id})
     if not gone.rowcount:
         raise missing()
 

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from sqlalchemy import BigInteger, Column, Identity, MetaData, Table, Text, insert, select, update
 
 from app import errors
-from app.database import Reader, Writer
+from app.database import reading, writing
 
 people = Table(
     "people",
@@ -20,19 +20,23 @@ errors.install(app)
 
 
 @app.post("/people", status_code=201)
-async def create(name: str, connection: Writer) -> dict[str, Any]:
-    row = (await connection.execute(insert(people).values(name=name).returning(people.c.id, people.c.name))).one()
+async def create(name: str) -> dict[str, Any]:
+    made = insert(people).values(name=name).returning(people.c.id, people.c.name)
+    async with writing() as connection:
+        row = (await connection.execute(made)).one()
     return {"id": row[0], "name": row[1]}
 
 
 @app.get("/people/{person_id}")
-async def read(person_id: int, connection: Reader) -> dict[str, Any]:
-    row = (await connection.execute(select(people).where(people.c.id == person_id))).one()
+async def read(person_id: int) -> dict[str, Any]:
+    async with reading() as connection:
+        row = (await connection.execute(select(people).where(people.c.id == person_id))).one()
     return {"id": row[0], "name": row[1]}
 
 
 @app.put("/people/{person_id}")
-async def replace(person_id: int, name: str, connection: Writer) -> dict[str, Any]:
+async def replace(person_id: int, name: str) -> dict[str, Any]:
     changed = update(people).where(people.c.id == person_id).values(name=name).returning(people.c.id, people.c.name)
-    row = (await connection.execute(changed)).one()
+    async with writing() as connection:
+        row = (await connection.execute(changed)).one()
     return {"id": row[0], "name": row[1]}
