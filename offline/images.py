@@ -37,8 +37,8 @@ def build(setting: str) -> str:
     return image
 
 
-def build_base() -> None:
-    """A minimal Debian of SUITE as BASE. It trusts what this machine trusts: its network may inspect TLS."""
+def build_base(suite: str = SUITE, image: str = BASE) -> None:
+    """A minimal Debian of the suite. It trusts what this machine trusts: its network may inspect TLS."""
     if not shutil.which("debootstrap"):
         apt("update")
         apt("install", "--yes", "--no-install-recommends", "debootstrap")
@@ -46,7 +46,7 @@ def build_base() -> None:
         root = Path(scratch, "root")
         # The script by name: an older debootstrap doesn't know the suite.
         script = "/usr/share/debootstrap/scripts/sid"
-        run("debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, str(root), mirror(), script)
+        run("debootstrap", "--variant=minbase", "--include=ca-certificates", suite, str(root), mirror(), script)
         # A mirror that lags serves a Release file past its date; the signature is checked all the same.
         Path(root, "etc/apt/apt.conf.d/90lagging-mirror").write_text('Acquire::Check-Valid-Until "false";\n')
         if BUNDLE.exists():
@@ -56,4 +56,4 @@ def build_base() -> None:
         archive = Path(scratch, "root.tar")
         run("tar", "--numeric-owner", "-C", str(root), "-cf", str(archive), ".")
         trust = f"ENV PIP_CERT={BUNDLE} SSL_CERT_FILE={BUNDLE}"
-        run("docker", "import", "--change", trust, str(archive), BASE)
+        run("docker", "import", "--change", trust, str(archive), image)

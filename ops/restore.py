@@ -59,8 +59,10 @@ def confirm() -> None:
         raise Stop("Nothing was changed.")
 
 
-def switch(config: dict[str, Any], old: str, new: str, fill: Callable[[], None]) -> None:
-    """Stop the slots, fill the new volume, start on it. A failure goes back to the old one."""
+def switch(
+    config: dict[str, Any], old: str, new: str, fill: Callable[[], None], undo: Callable[[], None] = lambda: None
+) -> None:
+    """Stop the slots, fill the new volume, start on it. A failure calls `undo`, and goes back to the old one."""
     had_old = exists(old)
     try:
         with step("Stop the slots"):
@@ -78,6 +80,7 @@ def switch(config: dict[str, Any], old: str, new: str, fill: Callable[[], None])
     except BaseException as failure:
         if isinstance(failure, Stop):
             slots.show_evidence()
+        undo()
         go_back(config, old if had_old else None, new)
         raise
 

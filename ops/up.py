@@ -17,6 +17,7 @@ from ops.install import ensure_docker
 from ops.lock import lock
 from ops.plan import check_sizes
 from ops.run import HERE, Stop, compose, running, step
+from ops.upgrade import refuse_another_major
 
 
 def up() -> None:
@@ -64,6 +65,7 @@ def start(config: dict[str, Any], serving: bool) -> tuple[str, bool]:
     """Start what isn't running; return the release and whether a migration may have run. Raises Stop."""
     with step("Build the images"):
         release = build_all()
+    refuse_another_major()
     same = serving and slots.unchanged(release)
     with step("Check the settings"):
         if not same:
