@@ -53,6 +53,20 @@ def restarts(stack: Repository) -> dict[str, int]:
     return {name: one["RestartCount"] for name, one in stack.containers().items()}
 
 
+def test_planned_stops(patient: Repository, load: Load) -> None:
+    """`docker compose restart` of a slot, `docker stop` of the other and its start: nothing fails."""
+    patient.compose("restart", "app-1")
+    wait_until(patient.both_slots_answer)
+    container = patient.container("app-2")
+    run("docker", "stop", container)
+    go_on(load)
+    run("docker", "start", container)
+    wait_until(patient.both_slots_answer)
+    go_on(load)
+    load.stop()
+    assert load.failed == []
+
+
 def test_killed_worker(patient: Repository, load: Load) -> None:
     """kill -9 of a worker: at most the requests in flight on it fail, and another takes its place within 2 s."""
     supervisor = inspect(patient.container("app-1"))["State"]["Pid"]
