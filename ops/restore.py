@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ops import ask, dotenv, slots
+from ops import ask, dotenv, major, slots
 from ops.backup import answer, size
 from ops.build import build_all
 from ops.checks import configuration
@@ -30,6 +30,7 @@ def restore(to: str, yes: bool) -> None:
     with lock("restore"):
         with step("Build the images"):
             release = build_all()
+        major.refuse_another(config)
         plan = answer(*ONE_SHOT, "backup", "plan", to)
         old = config["volumes"]["postgres-data"]["name"]
         new = f"{config['name']}_postgres-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"

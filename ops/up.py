@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from ops import ask, releases, slots
+from ops import ask, major, releases, slots
 from ops.backup import summary
 from ops.build import build_all, check_settings, migrate
 from ops.certificate import check_names, check_store, wait_for_certificates
@@ -17,7 +17,6 @@ from ops.install import ensure_docker
 from ops.lock import lock
 from ops.plan import check_sizes
 from ops.run import HERE, Stop, compose, running, step
-from ops.upgrade import refuse_another_major
 
 
 def up() -> None:
@@ -65,7 +64,7 @@ def start(config: dict[str, Any], serving: bool) -> tuple[str, bool]:
     """Start what isn't running; return the release and whether a migration may have run. Raises Stop."""
     with step("Build the images"):
         release = build_all()
-    refuse_another_major()
+    major.refuse_another(config)
     same = serving and slots.unchanged(release)
     with step("Check the settings"):
         if not same:

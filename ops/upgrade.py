@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from typing import Any
 
 from ops import slots
 from ops.backup import answer, backup, size, verify
@@ -14,39 +12,9 @@ from ops.checks import configuration
 from ops.images import base_images
 from ops.install import ensure_docker
 from ops.lock import lock
+from ops.major import SERVICES, put_back, running_images, versions
 from ops.restore import ONE_SHOT, SETTING, confirm, exists, switch
-from ops.run import Stop, compose, docker, running, step
-
-# The services whose images are of Postgres's major version.
-SERVICES = ("postgres", "backup")
-
-
-def major(found: dict[str, Any]) -> int:
-    """Postgres's major version, from what `docker inspect` says of an image or a container."""
-    environment = dict(line.partition("=")[::2] for line in found["Config"]["Env"])
-    return int(environment["PG_MAJOR"])
-
-
-def versions() -> tuple[int, int] | None:
-    """The major version that runs, and that of the image; None while Postgres doesn't run."""
-    names = running("postgres")
-    if not names:
-        return None
-    image = compose("config", "--images", "postgres").stdout.split()[0]
-    [container] = json.loads(docker("inspect", *names).stdout)
-    [built] = json.loads(docker("image", "inspect", image).stdout)
-    return major(container), major(built)
-
-
-def refuse_another_major() -> None:
-    """Raises Stop when the image is of another major version than what runs. Where nothing runs, `tune` sees to it."""
-    old, new = versions() or (0, 0)
-    if old != new:
-        raise Stop(
-            f"Postgres {old} runs, and POSTGRES_IMAGE is of {new}: ./stack upgrade-postgres goes from one to "
-            "the other. Nothing was changed.",
-            2,
-        )
+from ops.run import Stop, step
 
 
 def upgrade(yes: bool) -> None:
@@ -56,11 +24,13 @@ def upgrade(yes: bool) -> None:
     config = configuration()
     base_images(config)
     with lock("upgrade-postgres"):
-        before = {str(config["services"][service]["image"]): image_of(service) for service in SERVICES}
+        before = running_images(config)
+        if len(before) < len(SERVICES):
+            raise Stop("Postgres and its backups must run to be upgraded: ./stack up, with POSTGRES_IMAGE as it was.")
         try:
             with step("Build the images"):
                 release = build_all()
-            majors = versions()
+            majors = versions(config)
             assert majors
             old = config["volumes"]["postgres-data"]["name"]
             new = f"{config['name']}_postgres-{majors[1]}-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
@@ -96,17 +66,3 @@ def copy(volume: str) -> None:
     with step("Copy the database"):
         copied = answer(*ONE_SHOT, "postgres", "upgrade")
     print(f"{copied['rows']} rows in {copied['tables']} tables, {size(copied['bytes'])}.")
-
-
-def image_of(service: str) -> str:
-    """The id of the image that the service runs. Raises Stop when it doesn't run."""
-    names = running(service)
-    if not names:
-        raise Stop(f"{service} must run to be upgraded: ./stack up, with POSTGRES_IMAGE as it was.")
-    return docker("inspect", "--format", "{{.Image}}", *names).stdout.strip()
-
-
-def put_back(images: dict[str, str]) -> None:
-    """Make what Compose starts by these names the images with these ids again."""
-    for name, image in images.items():
-        docker("tag", image, name)

@@ -60,11 +60,16 @@ def test_another_major_is_refused(old: Clone) -> None:
     assert done.returncode == 2
     assert "Postgres 17 runs, and POSTGRES_IMAGE is of 18: ./stack upgrade-postgres" in done.stderr
     assert {name: one["Id"] for name, one in before.items()} == {n: one["Id"] for n, one in old.containers().items()}
+    # Nor would plain Compose start the new one on the old database.
+    old.compose("up", "--detach", "--wait", "--no-build", "traefik", "app-1", "app-2")
+    assert old.containers()["postgres"]["Id"] == before["postgres"]["Id"]
 
 
 def test_server_refuses_by_itself(old: Clone) -> None:
     """Under plain Compose too: it makes no empty database beside the other one."""
+    old.compose("build", "--quiet", "postgres")
     said = old.compose("run", "--rm", "--no-deps", "-T", "postgres", check=False)
+    assert old.stack("up").returncode == 2
     assert "This volume holds a database of Postgres 17, and this is 18: ./stack upgrade-postgres" in said
 
 
