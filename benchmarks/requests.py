@@ -5,6 +5,7 @@ the rounds; the table has the medians. The app has half of CPU 0; Traefik, Postg
 connections) share CPU 1. First as fast as it goes, then at half of that rate, for the latencies.
 """
 
+import os
 import statistics
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from tests.stack.tools import tool
 CLIENTS = 32
 SECONDS = 6
 WARM_UP = 2
-HERTZ = 100
+HERTZ = os.sysconf("SC_CLK_TCK")
 OVERRIDE = "compose.yaml:benchmarks/ways/compose.yaml"
 # Settings, by the way.
 WAYS = {
