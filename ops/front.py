@@ -25,6 +25,7 @@ ALLOWED = {
     "READ_TIMEOUT": (NUMBER, "a whole number of seconds"),
     "WRITE_TIMEOUT": (r"\d{1,9}", "a whole number of seconds; 0 is no limit"),
     "IN_FLIGHT_LIMIT": (NUMBER, "a whole number of requests"),
+    "CLIENT_IN_FLIGHT_LIMIT": (NUMBER, "a whole number of requests"),
     "RATE_LIMIT": (rf"{NUMBER}|", "a whole number of requests a second, or nothing"),
     "CONTENT_SECURITY_POLICY": (r"[^\"\\]*", "a policy without double quotes"),
 }

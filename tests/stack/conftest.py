@@ -18,8 +18,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack as a fresh clone starts it, on ports of its own."""
-    stack = Stack("main", tmp_path_factory.mktemp("stack") / "env")
+    """The stack as a fresh clone starts it, on ports of its own, but for one limit."""
+    # Tests of pools send more at one time than one client may.
+    stack = Stack("main", tmp_path_factory.mktemp("stack") / "env", CLIENT_IN_FLIGHT_LIMIT="500")
     stack.remove()
     try:
         stack.up()

@@ -44,6 +44,7 @@ SETTINGS = {
     "READ_TIMEOUT": "3",
     "WRITE_TIMEOUT": "6",
     "IN_FLIGHT_LIMIT": "40",
+    "CLIENT_IN_FLIGHT_LIMIT": "20",
     "BODY_LIMIT": "1000000",
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -151,6 +154,24 @@ def test_testssl(secured: Secured) -> None:
     tool_s = ("overall_grade", "grade_cap_reason", "engine_problem")
     assert {name: finding for name, finding in found.items() if not name.startswith((*own, *tool_s))} == {}
     assert "Done" in done.stdout
+
+
+@pytest.mark.long
+def test_http_observatory(secured: Secured, tmp_path: Path) -> None:
+    """MDN's HTTP Observatory finds nothing to mend, and more than it asks for."""
+    if not shutil.which("npm"):
+        pytest.skip("needs Node.js and npm")
+    shutil.copytree(REPO / "tests/observatory", tmp_path / "scan")
+    environment = {**CLEAN, "NODE_EXTRA_CA_CERTS": str(secured.root), "npm_config_cache": str(tmp_path / "cache")}
+    where: dict[str, Any] = {"cwd": tmp_path / "scan", "env": environment}
+    run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", **where)
+    # The list of names that browsers know as HTTPS alone, which its scripts would download.
+    (tmp_path / "scan/node_modules/@mdn/mdn-http-observatory/conf/hsts-preload.json").write_text("{}")
+    ports = (str(secured.http_port), str(secured.https_port))
+    found = json.loads(run("node", "scan.js", "app.test", *ports, **where))
+    print(found["scan"]["score"], {name: one["result"] for name, one in found["tests"].items()})
+    assert {name: one["result"] for name, one in found["tests"].items() if not one["pass"]} == {}
+    assert found["scan"]["score"] >= 110
 
 
 @pytest.mark.long

@@ -32,6 +32,7 @@ def configured(**settings: str) -> dict[str, Any]:
         ("ACME_CA", "http://ca"),
         ("HEADER_LIMIT", "32k"),
         ("IN_FLIGHT_LIMIT", "0"),
+        ("CLIENT_IN_FLIGHT_LIMIT", "none"),
         ("RATE_LIMIT", "0"),
         ("READ_TIMEOUT", "60s"),
         ("TRUSTED_PROXIES", "10.0.0.1/8"),
