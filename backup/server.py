@@ -14,6 +14,8 @@ VOLUME = Path("/backup")
 HOME = VOLUME / MAJOR
 STREAMING = HOME / "streaming"
 STATE = HOME / "stack"
+# Where that goes while the volume has no room: a tmpfs of the container.
+SPARE = Path("/tmp/stack")  # noqa: S108
 SOCKET = "/var/run/postgresql"
 SLOT = "barman"
 LIVE = f"host={SOCKET} user=barman dbname=app"
@@ -58,6 +60,7 @@ def configure() -> None:
     if not days.isdecimal() or not 1 <= int(days) <= 3650:
         raise Failure(f"BACKUP_KEEP_DAYS={days} is wrong: whole days, 1 to 3650.")
     CONFIGURATION.write_text(TEMPLATE.format(days=days))
+    SPARE.mkdir(exist_ok=True)
     if os.access(VOLUME, os.W_OK):
         STATE.mkdir(parents=True, exist_ok=True)
 
@@ -100,20 +103,28 @@ def now() -> datetime:
 
 
 def remember(name: str, /, **facts: Any) -> None:
-    """Keep facts in the backup volume, with the time; whole or not at all."""
-    path = STATE / f"{name}.json"
+    """Keep facts in the backup volume, with the time; whole or not at all; without room there, in /tmp."""
+    text = json.dumps({"at": now().isoformat(timespec="seconds"), **facts})
+    path, spare = STATE / f"{name}.json", SPARE / f"{name}.json"
     young = path.with_suffix(f".{os.getpid()}")
-    young.write_text(json.dumps({"at": now().isoformat(timespec="seconds"), **facts}))
-    young.replace(path)
+    try:
+        young.write_text(text)
+        young.replace(path)
+    except OSError:
+        young.unlink(missing_ok=True)
+        spare.write_text(text)
+    else:
+        spare.unlink(missing_ok=True)
 
 
 def recall(name: str) -> dict[str, Any]:
     """What `remember` kept; {} when there is nothing."""
-    try:
-        facts: dict[str, Any] = json.loads((STATE / f"{name}.json").read_text())
-    except FileNotFoundError:
-        return {}
-    return facts
+    for folder in (SPARE, STATE):
+        path = folder / f"{name}.json"
+        if path.exists():
+            facts: dict[str, Any] = json.loads(path.read_text())
+            return facts
+    return {}
 
 
 def outcome(name: str, facts: dict[str, Any]) -> dict[str, Any]:

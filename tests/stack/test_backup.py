@@ -2,11 +2,12 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
@@ -58,6 +59,14 @@ class Visitor(threading.Thread):
             while not self.stop.wait(0.1):
                 answer = client.get("/")
                 self.answers.add((answer.status_code, answer.headers.get("Retry-After")))
+
+
+def is_back_to(clone: Clone, target: datetime, writer: Writer) -> None:
+    """All that was acknowledged before the target is stored, and nothing that was asked for after it."""
+    there = stored(clone)
+    written = writer.acknowledged.items()
+    assert {number for number, (_, answered) in written if answered < target} <= there
+    assert not {number for number, (asked, _) in written if asked > target} & there
 
 
 def stored(clone: Clone) -> set[int]:
@@ -117,9 +126,8 @@ def test_disk_lost_and_back_to_any_second(backed_up: Clone) -> None:
     visitor.stop.set()
     visitor.join()
     assert "docker volume rm" in ok(done)
+    is_back_to(clone, target, writer)
     there = stored(clone)
-    assert {number for number, (_, answered) in writer.acknowledged.items() if answered < target} <= there
-    assert not {number for number, (asked, _) in writer.acknowledged.items() if asked > target} & there
     assert there
     assert visitor.answers == {(200, None), (503, "10")}
 
@@ -131,6 +139,25 @@ def test_disk_lost_and_back_to_any_second(backed_up: Clone) -> None:
     # Plain Compose sees the same database.
     clone.compose("up", "--detach", "--wait")
     assert stored(clone) >= there
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_five_random_seconds(backed_up: Clone) -> None:
+    """Rows of 20 s with an increment among them; back to five moments of those, each time to exactly what was then."""
+    with Writer(backed_up) as writer:
+        wait_until(lambda: len(writer.acknowledged) > 50)
+        begun = datetime.now(UTC)
+        ok(backed_up.stack("backup"))
+        wait_until(lambda: datetime.now(UTC) > begun + timedelta(seconds=20))
+        ended = datetime.now(UTC)
+    # A backup must have ended before it. From the last one backwards: each restore leaves what came after its moment.
+    first = datetime.fromisoformat(listing(backed_up)[0]["ended"]) + timedelta(seconds=1)
+    moments = [first + (ended - first) * random.random() for _ in range(5)]  # noqa: S311
+    for moment in sorted(moments, reverse=True):
+        ok(backed_up.stack("restore", "--to", str(moment), "--yes"))
+        is_back_to(backed_up, moment, writer)
+        assert stored(backed_up)
 
 
 @pytest.mark.long
