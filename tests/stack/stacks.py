@@ -23,7 +23,7 @@ CLEAN = {name: value for name, value in os.environ.items() if name in ("PATH", "
 
 def run(*argv: str, check: bool = True, **options: Any) -> str:
     given: dict[str, Any] = {"env": CLEAN, "timeout": 300, **options}
-    done = subprocess.run(argv, capture_output=True, text=True, **given)
+    done: subprocess.CompletedProcess[str] = subprocess.run(argv, capture_output=True, text=True, **given)
     assert not check or done.returncode == 0, f"{argv}\n{done.stdout}{done.stderr}"
     return done.stdout + ("" if check else done.stderr)
 
