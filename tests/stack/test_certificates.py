@@ -81,6 +81,14 @@ def test_further_names_lead_to_the_first(secured: Secured) -> None:
     assert answer.headers["X-Frame-Options"] == "DENY"
 
 
+def test_further_names_may_serve_too(secured: Secured) -> None:
+    """With ALIASES=serve each name answers by itself, under its own certificate."""
+    secured.recreate(ALIASES="serve")
+    wait_until(lambda: secured.get("/items/5", name="www.app.test").status == 200)
+    assert secured.get("/items/5").status == 200
+    assert secured.get("/", Host="other.test").status in (404, 421)
+
+
 def test_strict_about_names(secured: Secured) -> None:
     """A handshake for another name, or for none, gets no certificate; a request for another name gets 404."""
     for name in ("other.test", None):
