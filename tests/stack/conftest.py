@@ -6,8 +6,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.stack.backups import listing, ok
 from tests.stack.echo import Echo
-from tests.stack.stacks import Clone, Repository, Stack
+from tests.stack.stacks import Clone, Repository, Stack, wait_until
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,6 +42,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     clone.remove()
     yield clone
     clone.remove()
+
+
+@pytest.fixture(scope="module")
+def backed_up(clone: Clone) -> Clone:
+    """A stack whose first full backup is there."""
+    ok(clone.stack("up"))
+    wait_until(lambda: bool(listing(clone)))
+    return clone
 
 
 @pytest.fixture

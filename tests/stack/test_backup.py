@@ -1,6 +1,5 @@
 """Backups, proven by what comes back: on the real engine, through the commands that an operator types."""
 
-import json
 import os
 import random
 import signal
@@ -8,11 +7,11 @@ import subprocess
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import httpx2
 import pytest
 
+from tests.stack.backups import health, inside, listing, ok, stored
 from tests.stack.stacks import CLEAN, Clone, inspect, run, wait_until
 
 # Seconds of acknowledged writes that may be lost with Postgres's disk.
@@ -67,37 +66,6 @@ def is_back_to(clone: Clone, target: datetime, writer: Writer) -> None:
     written = writer.acknowledged.items()
     assert {number for number, (_, answered) in written if answered < target} <= there
     assert not {number for number, (asked, _) in written if asked > target} & there
-
-
-def stored(clone: Clone) -> set[int]:
-    argv = ("exec", "-T", "postgres", "psql", "-XAtqc", "SELECT id FROM notes", "app")
-    return {int(line) for line in clone.compose(*argv).split()}
-
-
-def ok(done: "subprocess.CompletedProcess[str]") -> str:
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def listing(clone: Clone) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(ok(clone.stack("backups", "--json")))
-    return found
-
-
-def inside(clone: Clone, *argv: str) -> str:
-    return clone.compose("exec", "-T", "backup", *argv)
-
-
-def health(clone: Clone) -> str:
-    return str(inspect(clone.container("backup"))["State"]["Health"]["Status"])
-
-
-@pytest.fixture(scope="module")
-def backed_up(clone: Clone) -> Clone:
-    """A stack whose first full backup is there."""
-    ok(clone.stack("up"))
-    wait_until(lambda: bool(listing(clone)))
-    return clone
 
 
 def test_disk_lost_and_back_to_any_second(backed_up: Clone) -> None:

@@ -2,18 +2,14 @@
 
 import pytest
 
+from tests.stack.backups import health, inside, listing, ok, said, stored
 from tests.stack.stacks import Clone, run, wait_until
-from tests.stack.test_backup import health, inside, listing, ok, stored
 
 pytestmark = pytest.mark.long
 
 
 def sql(clone: Clone, statement: str) -> str:
     return clone.compose("exec", "-T", "postgres", "psql", "-XAtqc", statement, "app").strip()
-
-
-def said(clone: Clone) -> str:
-    return clone.compose("exec", "-T", "backup", "python", "-m", "backup", "healthy", check=False)
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.clients import Clients
+from tests.stack.clients import Answer, Clients
 from tests.stack.load import Load
 from tests.stack.stacks import Stack, inspect, run, wait_until
 
+# Seconds around an answer of /health in which every read must have seen the other state for it to be untrue: twice what
+# a connection may take.
+AROUND = 4
 # Seconds: twice the contract's 3 for an answer and 5 to recover; what it was is printed.
 ANSWERED, RECOVERED = 6, 10
 
@@ -99,12 +102,24 @@ def check(stack: Stack, clients: Clients, back: float) -> None:
     assert {answer.retry_after for answer in clients.of("write", "read") if answer.status == 503} == {"1"}
     assert max(answer.seconds for answer in database) < ANSWERED
     assert clients.well_again() < back + RECOVERED
+    assert untrue(clients) == []
     found = stored(stack)
     acknowledged = [answer.text for answer in clients.of("write") if answer.status == 201]
     assert [text for text in acknowledged if found[text] != 1] == []
     assert [text for text, count in found.items() if count > 1] == []
     times = {"longest": max(answer.seconds for answer in database), "well again": clients.well_again() - back}
     print(dict(statuses), {name: round(value, 2) for name, value in times.items()})
+
+
+def untrue(clients: Clients) -> list[Answer]:
+    """The answers of /health that no read agrees with, of all from AROUND before it until AROUND after it."""
+    reads = clients.of("read")
+    first, last = reads[0].begun, reads[-1].begun
+    return [
+        told
+        for told in clients.of("health", since=first + AROUND, until=last - AROUND)
+        if told.status not in {one.status for one in reads if abs(one.begun - told.begun) < AROUND}
+    ]
 
 
 @pytest.fixture

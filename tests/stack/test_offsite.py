@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.stack.backups import health, inside, ok, stored
 from tests.stack.stacks import Clone, run, wait_until
-from tests.stack.test_backup import Writer, health, inside, ok, stored
+from tests.stack.test_backup import Writer
 
 pytestmark = pytest.mark.long
 

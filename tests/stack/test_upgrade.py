@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from offline import images
+from tests.stack.backups import listing, ok
 from tests.stack.clients import Clients
 from tests.stack.stacks import Clone, base_images, run, wait_until
-from tests.stack.test_backup import listing, ok
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 # Debian's release whose Postgres is 17.

@@ -1,0 +1,35 @@
+"""What the tests of backups ask a stack."""
+
+import json
+import subprocess
+from typing import Any
+
+from tests.stack.stacks import Clone, inspect
+
+
+def stored(clone: Clone) -> set[int]:
+    argv = ("exec", "-T", "postgres", "psql", "-XAtqc", "SELECT id FROM notes", "app")
+    return {int(line) for line in clone.compose(*argv).split()}
+
+
+def ok(done: "subprocess.CompletedProcess[str]") -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def listing(clone: Clone) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(ok(clone.stack("backups", "--json")))
+    return found
+
+
+def inside(clone: Clone, *argv: str) -> str:
+    return clone.compose("exec", "-T", "backup", *argv)
+
+
+def health(clone: Clone) -> str:
+    return str(inspect(clone.container("backup"))["State"]["Health"]["Status"])
+
+
+def said(clone: Clone) -> str:
+    """The answer of the container's health check."""
+    return clone.compose("exec", "-T", "backup", "python", "-m", "backup", "healthy", check=False)

@@ -1,0 +1,73 @@
+"""What the backup service does by itself as time passes, on backups and jobs that are made older than they are."""
+
+import pytest
+
+from tests.stack.backups import health, inside, listing, ok, said, stored
+from tests.stack.stacks import Clone, wait_until
+
+pytestmark = pytest.mark.long
+
+# Barman goes by what a backup's file says of it.
+AGE = """
+import re, sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+def older(found):
+    return f"{found[1]}={datetime.fromisoformat(found[2]) - timedelta(days=int(sys.argv[1]))}"
+
+for name in sys.argv[2:]:
+    for path in (Path(f"/backup/18/meta/{name}-backup.info"), Path(f"/backup/18/base/{name}/backup.info")):
+        if path.exists():
+            path.write_text(re.sub(r"(?m)^(begin_time|end_time)=(.+)$", older, path.read_text()))
+"""
+AGE_VERIFICATION = """
+from datetime import timedelta
+from backup import server
+
+server.remember("verify", **{**server.recall("verify"), "at": (server.now() - timedelta(days=15)).isoformat()})
+"""
+
+
+def names(clone: Clone) -> list[str]:
+    return [one["name"] for one in listing(clone)]
+
+
+def segments(clone: Clone) -> list[str]:
+    """The archived WAL segments of all timelines, without the timeline's part of their names."""
+    found = inside(clone, "sh", "-c", "ls /backup/18/wals/*").split()
+    return sorted(name[8:] for name in found if len(name) == 24)
+
+
+def test_recovery_window(backed_up: Clone) -> None:
+    """What is older than 14 days goes by itself, but for the backup that reaches the first of them, and its WAL."""
+    with backed_up.client() as client:
+        assert client.post("/notes", json={"text": "from before"}).status_code == 201
+    ok(backed_up.stack("backup"))
+    gone = names(backed_up)
+    ok(backed_up.stack("backup", "--full"))
+    kept = names(backed_up)[0]
+    before = segments(backed_up)
+    ok(backed_up.stack("backup", "--full"))
+    newest = names(backed_up)[0]
+    inside(backed_up, "python", "-c", AGE, "40", *gone)
+    inside(backed_up, "python", "-c", AGE, "20", kept)
+    # Each minute it looks.
+    wait_until(lambda: names(backed_up) == [newest, kept], 150)
+    wait_until(lambda: segments(backed_up)[0] > before[0], 150)
+    ok(backed_up.stack("restore", "--to", kept, "--yes"))
+    assert stored(backed_up)
+    # A restore begins a timeline, and backups of it.
+    wait_until(lambda: listing(backed_up)[0]["timeline"] == 2, 60)
+
+
+def test_overdue(backed_up: Clone) -> None:
+    """A verification that was not made when it should have been is said; a service that starts makes it at once."""
+    ok(backed_up.stack("verify"))
+    wait_until(lambda: health(backed_up) == "healthy", 90)
+    inside(backed_up, "python", "-c", AGE_VERIFICATION)
+    wait_until(lambda: health(backed_up) == "unhealthy", 90)
+    assert "The verify of " in said(backed_up)
+    assert "has not been made" in said(backed_up)
+    backed_up.compose("restart", "backup")
+    wait_until(lambda: health(backed_up) == "healthy", 120)
