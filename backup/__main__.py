@@ -5,14 +5,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from backup import catalog, health, jobs, restore, schedule, server, verify
+from backup import catalog, health, jobs, restore, schedule, server, settings, verify
 
 VERBS: dict[str, Callable[..., Any]] = {
     "serve": schedule.serve,
+    "settings": settings.check,
     "healthy": health.main,
     "backup": jobs.backup,
     "list": catalog.listing,
     "status": health.status,
+    "received": jobs.wait_until_received,
     "point": jobs.restore_point,
     "plan": restore.plan,
     "restore": restore.main,
@@ -22,12 +24,12 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 def main() -> int:
     verb = VERBS[sys.argv[1]]
-    server.configure()
     try:
+        server.configure(settings.keep_days())
         answer = verb(*sys.argv[2:])
     except server.Failure as failure:
         print(failure, file=sys.stderr)
-        return 1
+        return 2 if isinstance(failure, settings.Wrong) else 1
     if answer is not None:
         print(json.dumps(answer))
     return 0

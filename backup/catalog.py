@@ -1,6 +1,7 @@
 """What there is to restore: Barman's backups and the WAL after them."""
 
 import ast
+import os
 import re
 import tempfile
 from dataclasses import dataclass
@@ -50,9 +51,19 @@ class Backup:
     def timeline(self) -> int:
         return int(self.facts["timeline"])
 
-    @property
+    @cached_property
     def end(self) -> int:
-        return lsn(self.facts["end_xlog"])
+        """The place in the WAL from which it is consistent, as Postgres's manifest says at its end.
+
+        `end_xlog` is the end of that segment, which a restore to this very backup never reaches.
+        """
+        try:
+            with (self.folder / "backup_manifest").open("rb") as file:
+                file.seek(-1000, os.SEEK_END)
+                return lsn(re.findall(rb'"End-LSN": "([^"]+)"', file.read())[-1].decode())
+        except (OSError, IndexError):
+            # It is damaged: whoever restores it is told.
+            return lsn(self.facts["end_xlog"])
 
     @property
     def first_segment(self) -> str:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from backup import catalog, offsite, server
+from backup import catalog, server, settings
 from backup.server import Failure, psql, recall
 
 # What `serve` found last; the health check reads it, because it runs often and should cost nothing.
@@ -88,6 +88,6 @@ def status() -> dict[str, Any]:
     return {
         "newest": newest[0] if newest else None,
         "verify": recall("verify"),
-        "offsite": offsite.wanted(),
+        "offsite": bool(settings.bucket()),
         "wrong": wrong,
     }

@@ -1,14 +1,16 @@
 """What is done again and again: streaming, base backups, Barman's own housekeeping."""
 
 import re
+import time
 from typing import Any
 
-from backup import catalog, health, server
+from backup import catalog, health, server, settings
 from backup.server import LIVE, SLOT, STREAMING, Failure, barman, psql
 
-# KB/s of one that nobody waits for: at full speed the copy takes a CPU and the disk, and the app's p99 is four times
-# what it was (`python -m benchmarks.backups`).
-GENTLY = "--bwlimit=50000"
+RECEIVED = """
+SELECT count(*) FROM pg_stat_replication
+WHERE application_name = 'barman_receive_wal' AND state = 'streaming' AND sent_lsn >= :'end'
+"""
 
 
 def timeline() -> int:
@@ -55,14 +57,31 @@ def follow() -> None:
     if not files or max(int(name[:8], 16) for name in files) >= now:
         return
     # A table of one row, whose second column, the file, has several lines.
-    answer = psql(f"TIMELINE_HISTORY {now}", f"{LIVE} replication=true")
-    lines = [row[-1].split() for row in answer if row[-1].strip()]
-    parent, left = lines[-1][:2]
+    answer = [row[-1] for row in psql(f"TIMELINE_HISTORY {now}", f"{LIVE} replication=true") if row[-1].strip()]
+    parent, left = answer[-1].split()[:2]
+    # Before the first segment: without it nobody knows what the timeline that they see grew out of.
+    (STREAMING / f"{now:08X}.history").write_text("\n".join([*answer, ""]))
     size = int(psql("SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'")[0][0])
     segment = catalog.lsn(left) // size
     each = 0x1_0000_0000 // size
     print(f"The database was restored: timeline {parent} was left at {left}, and {now} begins there.", flush=True)
     begin_again(f"{now:08X}{segment // each:08X}{segment % each:08X}")
+
+
+def wait_until_received(end: str | None = None, seconds: float = 60) -> None:
+    """Wait until the WAL up to `end`, or to where it ends now, is on its way into the backup volume. Raises Failure."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            end = end or psql("SELECT pg_current_wal_flush_lsn()")[0][0]
+            if psql(RECEIVED, end=end) != [["0"]]:
+                return
+            wrong = f"WAL is not received within {seconds:g} s."
+        except Failure as failure:
+            wrong = str(failure)
+        if time.monotonic() > deadline:
+            raise Failure(wrong)
+        time.sleep(0.1)
 
 
 def begin_again(segment: str) -> None:
@@ -80,11 +99,13 @@ def housekeeping() -> None:
 
 
 def backup(kind: str = "incremental", *options: str) -> dict[str, Any]:
-    """Take a base backup; a full one where there is none to rest on. Without options gently. Raises Failure."""
+    """Take a base backup; a full one where there is none to rest on. Options are Barman's. Raises Failure."""
     begun = server.now()
-    options = options or (GENTLY,)
     try:
         check_identity()
+        # At full speed it takes a CPU and the disk. Not in Barman's configuration, where it would hold for restores as
+        # well; of an option that is there twice the last one counts.
+        options = (f"--bwlimit={settings.rate() * 1000}", *options)
         # After a restore, or without the WAL in between, an increment has nothing to rest on.
         broken = server.recall("broken").get("at", "")
         fits = [

@@ -11,38 +11,17 @@ from typing import Any
 
 import zstandard  # type: ignore[import-not-found]  # not in .venv
 
-from backup import catalog, server
+from backup import catalog, server, settings
 from backup.server import HOME, MAJOR, STATE, STREAMING, Failure, recall, remember, run
 
-KEYS = Path("/run/secrets/backup-s3")
 AUTHORITY = Path("/tmp/ca.pem")  # noqa: S108 - a tmpfs of the container
-NAMES = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "PASSWORD")
 TAIL = STATE / "tail"
 BUCKET = f"away:{MAJOR}"
 
 
-def wanted() -> bool:
-    return bool(os.environ.get("BACKUP_S3_BUCKET"))
-
-
-def every() -> int:
-    """The newest that may be lost with the whole machine, in seconds. Raises Failure."""
-    text = os.environ.get("BACKUP_S3_EVERY") or "60"
-    if not text.isdecimal() or not 10 <= int(text) <= 86400:
-        raise Failure(f"BACKUP_S3_EVERY={text} is wrong: whole seconds, 10 to 86400.")
-    return int(text)
-
-
 def environment() -> dict[str, str]:
     """rclone's configuration: none of it is on a disk or on a command line. Raises Failure."""
-    try:
-        text = KEYS.read_text()
-    except PermissionError:
-        raise Failure("BACKUP_S3_KEYS can't be read by uid 10003: `chown 10003` it.") from None
-    keys = dict(line.split("=", 1) for line in text.splitlines() if line.partition("=")[0] in NAMES)
-    missing = [name for name in NAMES if not keys.get(name)]
-    if missing:
-        raise Failure(f"BACKUP_S3_KEYS names a file without {' and '.join(missing)}: one NAME=value a line.")
+    keys, authority = settings.keys()
     password = run("rclone", "obscure", "-", input=keys["PASSWORD"]).strip()
     found = {
         "PLAIN_TYPE": "s3",
@@ -54,13 +33,12 @@ def environment() -> dict[str, str]:
         "AWAY_REMOTE": f"plain:{os.environ['BACKUP_S3_BUCKET']}",
         "AWAY_PASSWORD": password,
     }
-    settings = {f"RCLONE_CONFIG_{name}": value for name, value in found.items()}
-    # The file may end with the certificate of the authority that the endpoint's own is of.
-    begin = text.find("-----BEGIN CERTIFICATE-----")
-    if begin >= 0:
-        AUTHORITY.write_text(text[begin:])
-        settings["RCLONE_CA_CERT"] = str(AUTHORITY)
-    return {**os.environ, **settings, "RCLONE_CONFIG": "", "RCLONE_RETRIES": "2", "RCLONE_LOW_LEVEL_RETRIES": "3"}
+    configuration = {f"RCLONE_CONFIG_{name}": value for name, value in found.items()}
+    # The certificate of the authority that the endpoint's own is of.
+    if authority:
+        AUTHORITY.write_text(authority)
+        configuration["RCLONE_CA_CERT"] = str(AUTHORITY)
+    return {**os.environ, **configuration, "RCLONE_CONFIG": "", "RCLONE_RETRIES": "2", "RCLONE_LOW_LEVEL_RETRIES": "3"}
 
 
 def rclone(*argv: str, **options: Any) -> str:

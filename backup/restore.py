@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from backup import catalog, offsite, server
+from backup import catalog, offsite, server, settings
 from backup.catalog import Backup
 from backup.instance import Instance
 from backup.server import Failure, barman, recall
@@ -69,7 +69,7 @@ def parse(text: str) -> datetime:
 
 def choose(to: str) -> Plan:
     """The backup to start from and where to stop. Raises Failure when there is no way there."""
-    if not catalog.backups() and offsite.wanted():
+    if not catalog.backups() and settings.bucket():
         say("fetch the backups from the bucket")
         offsite.fetch()
     every = catalog.backups()
@@ -94,6 +94,11 @@ def choose(to: str) -> Plan:
         timeline = timeline_at(moment)
         options, words = ["--target-time", moment.isoformat(sep=" ")], f"{to}, as the database was then"
     found = [one for one in usable(timeline) if one.ended <= moment]
+    if not found and every[0].ended <= moment:
+        raise Failure(
+            f"No backup leads to {to}: timeline {timeline}, of the last restore, has none yet, and those before "
+            "it ended after its beginning. `./stack backup --full` makes one."
+        )
     if not found:
         raise Failure(
             f"{to} is before the end of the first backup: {every[0].ended.isoformat(sep=' ', timespec='seconds')} "

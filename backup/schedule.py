@@ -9,28 +9,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler  # type: ignore[import-not-found]  # not in .venv
-from apscheduler.triggers.cron import CronTrigger  # type: ignore[import-not-found]  # not in .venv
 from apscheduler.triggers.interval import IntervalTrigger  # type: ignore[import-not-found]  # not in .venv
 
-from backup import health, jobs, offsite, server, verify
+from backup import health, jobs, offsite, server, settings, verify
 from backup.server import Failure
 
-SCHEDULES = {"BACKUP_FULL": "0 3 * * sun", "BACKUP_INCREMENTAL": "0 3 * * mon-sat", "BACKUP_VERIFY": "0 5 * * sun"}
 # Hours that a job may take before it counts as missed.
 GRACE = timedelta(hours=2)
-
-
-def crontab(setting: str) -> Any:
-    """The trigger that the setting describes. Raises Failure."""
-    text = os.environ.get(setting) or SCHEDULES[setting]
-    fields = text.split()
-    # APScheduler counts days from Monday, cron from Sunday: names leave no doubt.
-    if len(fields) == 5 and any(letter.isdigit() for letter in fields[4]):
-        raise Failure(f"{setting}={text} is wrong: days of the week by name, as in mon-fri.")
-    try:
-        return CronTrigger.from_crontab(text, timezone="UTC")
-    except ValueError as error:
-        raise Failure(f"{setting}={text} is wrong: minute hour day month weekday ({error}).") from None
 
 
 def quietly(job: Callable[[], Any]) -> Callable[[], None]:
@@ -63,8 +48,9 @@ def again() -> None:
 def serve() -> None:
     # Each start of a job and each one that is still running would be a line.
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(message)s")
-    full, incremental, verification = (crontab(setting) for setting in SCHEDULES)
-    every = offsite.every()
+    settings.check()
+    full, incremental, verification = (settings.crontab(setting) for setting in settings.SCHEDULES)
+    every = settings.every()
 
     def missed(job: str, *triggers: Any) -> Any:
         """When the job should have been done after its last success; None before the first."""
@@ -76,7 +62,7 @@ def serve() -> None:
 
     def look() -> None:
         due = {"backup": missed("backup", full, incremental), "verify": missed("verify", verification)}
-        if offsite.wanted() and server.recall("offsite").get("ok"):
+        if settings.bucket() and server.recall("offsite").get("ok"):
             due["offsite"] = (
                 datetime.fromisoformat(server.recall("offsite")["at"]) + timedelta(seconds=3 * every) - GRACE
             )
@@ -84,7 +70,7 @@ def serve() -> None:
 
     scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "misfire_grace_time": 3600})
     seconds = {stream: 2, look: 5, quietly(jobs.housekeeping): 60, quietly(jobs.first): 5, quietly(again): 3600}
-    if offsite.wanted():
+    if settings.bucket():
         # Half of what may be lost: the copy itself takes a while.
         seconds[quietly(offsite.copy)] = every // 2
     for job, interval in seconds.items():

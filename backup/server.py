@@ -54,12 +54,12 @@ class Failure(Exception):
     """Ends a verb with one sentence."""
 
 
-def configure() -> None:
-    """Write Barman's configuration. Raises Failure when the setting in it is wrong."""
-    days = os.environ.get("BACKUP_KEEP_DAYS") or "14"
-    if not days.isdecimal() or not 1 <= int(days) <= 3650:
-        raise Failure(f"BACKUP_KEEP_DAYS={days} is wrong: whole days, 1 to 3650.")
-    CONFIGURATION.write_text(TEMPLATE.format(days=days))
+def configure(days: int) -> None:
+    """Write Barman's configuration; `days` are those that one can go back."""
+    text = TEMPLATE.format(days=days)
+    # Each call of `docker compose exec` comes by here, and another process's Barman may be reading it.
+    if not CONFIGURATION.exists() or CONFIGURATION.read_text() != text:
+        CONFIGURATION.write_text(text)
     SPARE.mkdir(exist_ok=True)
     if os.access(VOLUME, os.W_OK):
         STATE.mkdir(parents=True, exist_ok=True)

@@ -4,15 +4,21 @@ import shutil
 from datetime import datetime
 from typing import Any
 
-from backup import catalog, restore, server
+from backup import catalog, jobs, restore, server
 from backup.server import HOME, PROMISE, Failure, barman, psql
 
 SCRATCH = HOME / "stack" / "verify"
 
 
 def mark() -> datetime:
-    """Commit a transaction that changes nothing, on the running server; when. The restored copy must hold it."""
-    [[moment]] = psql("SELECT clock_timestamp() FROM pg_logical_emit_message(true, 'backup', 'verify', true)")
+    """Commit a transaction that changes nothing, on the running server; when. The restored copy must hold it.
+
+    Raises Failure when it is not received in time.
+    """
+    # It may just have been interrupted, by a restart of Postgres, which is no reason to call the backups bad.
+    jobs.wait_until_received()
+    [[moment, end]] = psql("SELECT clock_timestamp(), pg_logical_emit_message(true, 'backup', 'verify', true)")
+    jobs.wait_until_received(end, PROMISE)
     return datetime.fromisoformat(moment)
 
 

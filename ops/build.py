@@ -44,10 +44,12 @@ def build_all() -> str:
     return release
 
 
-def check_settings() -> None:
-    """Whether the release that RELEASE names takes its settings. Raises Stop with 2 when it doesn't."""
-    argv = ("run", "--rm", "--no-deps", "--quiet-pull", "-T", "app-1", "python", "-m", "app.settings")
-    done = compose(*argv, check=False)
+def check_settings(service: str = "app-1", command: tuple[str, ...] = ("python", "-m", "app.settings")) -> None:
+    """Whether a service's program takes its settings: that of the release that RELEASE names, or the one of `service`.
+
+    Raises Stop with 2 when it doesn't.
+    """
+    done = compose("run", "--rm", "--no-deps", "--quiet-pull", "-T", service, *command, check=False)
     if done.returncode:
         raise Stop(done.stderr.strip().splitlines()[-1], 2 if done.returncode == 2 else 1)
 

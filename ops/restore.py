@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ops import ask, dotenv, major, slots
-from ops.backup import answer, size
+from ops.backup import answer, inside, size
 from ops.build import build_all
 from ops.checks import configuration
 from ops.images import base_images
@@ -84,6 +84,12 @@ def switch(
         undo()
         go_back(config, old if had_old else None, new)
         raise
+    # What is lost until then is not in the backups; but it serves, and stays.
+    try:
+        with step("Wait until the backups follow it"):
+            inside("received")
+    except Stop as failure:
+        print(f"The backups are not well: {failure}", file=sys.stderr)
 
 
 def go_back(config: dict[str, Any], old: str | None, new: str) -> None:

@@ -69,6 +69,7 @@ def start(config: dict[str, Any], serving: bool) -> tuple[str, bool]:
     with step("Check the settings"):
         if not same:
             check_settings()
+            check_settings("backup", ("settings",))
         check_store(config)
     if not serving:
         with step("Start Postgres, migrate, start the slots and Traefik"):

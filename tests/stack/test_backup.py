@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import httpx2
 import pytest
 
-from tests.stack.backups import health, inside, listing, ok, stored
+from tests.stack.backups import health, inside, listing, ok, settled, stored
 from tests.stack.stacks import CLEAN, Clone, inspect, run, wait_until
 
 # Seconds of acknowledged writes that may be lost with Postgres's disk.
@@ -174,6 +174,7 @@ def test_nobody_to_ask(backed_up: Clone) -> None:
 @pytest.mark.long
 def test_killed_backup(backed_up: Clone) -> None:
     """One that was killed half-way is not listed, and the next one works."""
+    wait_until(lambda: settled(backed_up))
     before = listing(backed_up)
     argv = ["docker", "compose", "exec", "-T", "backup", "python", "-m", "backup", "backup", "full"]
     victim = subprocess.Popen(

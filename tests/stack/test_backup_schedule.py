@@ -1,5 +1,7 @@
 """What the backup service does by itself as time passes, on backups and jobs that are made older than they are."""
 
+import json
+
 import pytest
 
 from tests.stack.backups import health, inside, listing, ok, said, stored
@@ -56,9 +58,26 @@ def test_recovery_window(backed_up: Clone) -> None:
     wait_until(lambda: names(backed_up) == [newest, kept], 150)
     wait_until(lambda: segments(backed_up)[0] > before[0], 150)
     ok(backed_up.stack("restore", "--to", kept, "--yes"))
+    # At once: until the new timeline has a backup, this one is the only way to it.
+    assert f"{kept} is good" in ok(backed_up.stack("verify"))
     assert stored(backed_up)
     # A restore begins a timeline, and backups of it.
     wait_until(lambda: listing(backed_up)[0]["timeline"] == 2, 60)
+
+
+def test_rate(backed_up: Clone) -> None:
+    """A backup reads no more than BACKUP_RATE MB a second, unless told; a restore is as fast as it goes."""
+    rate = ("env", "BACKUP_RATE=2", "python", "-m", "backup")
+
+    def took(*options: str) -> float:
+        """Over what it takes at that rate."""
+        made = json.loads(inside(backed_up, *rate, "backup", "full", "--immediate-checkpoint", *options))
+        return float(made["took"] / (made["bytes"] / 2e6))
+
+    assert took() > 0.8
+    assert took("--bwlimit=0") < 0.4
+    found = json.loads(inside(backed_up, *rate, "verify").splitlines()[-1])
+    assert found["seconds"] < 0.5 * listing(backed_up)[0]["bytes"] / 2e6
 
 
 def test_overdue(backed_up: Clone) -> None:

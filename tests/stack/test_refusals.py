@@ -24,6 +24,9 @@ from tests.stack.stacks import Clone, run
         ("DOMAIN", "https://example.com", "DOMAIN=https://example.com is wrong: a host name"),
         ("HTTPS_PORT", "99999", "A setting is wrong: "),
         ("APP_MEMORY", "much", "A setting is wrong: "),
+        ("BACKUP_FULL", "0 3 * * 0", "BACKUP_FULL=0 3 * * 0 is wrong: days of the week by name, as in mon-fri."),
+        ("BACKUP_RATE", "fast", "BACKUP_RATE=fast is wrong: whole MB a second (0 for as fast as it goes), 0 to 1000."),
+        ("BACKUP_S3_BUCKET", "mine", "BACKUP_S3_KEYS must name a file with ACCESS_KEY_ID, SECRET_ACCESS_KEY, PASSWORD"),
         ("PYTHON_IMAGE", "no-such-image-anywhere:1", "PYTHON_IMAGE=no-such-image-anywhere:1 can't be pulled"),
     ],
 )
