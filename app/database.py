@@ -15,6 +15,7 @@ import psycopg
 from sqlalchemy import MetaData
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 from app import limits, settings
 
@@ -60,32 +61,42 @@ def write_engine() -> AsyncEngine:
     return _engine()
 
 
-@asynccontextmanager
-async def connect(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection within POOL_TIMEOUT, whether the pool has one or makes one. Raises SQLAlchemy's TimeoutError.
+class Borrowed:
+    """A connection for a block, within POOL_TIMEOUT. Raises SQLAlchemy's TimeoutError.
 
-    The pool's own timeout is for its queue alone: whoever comes first in it then waits for a new connection as well.
+    A class and not a generator, which costs a tenth of a read.
     """
-    connection = engine.connect()
-    try:
-        async with asyncio.timeout(settings.load().pool_timeout):
-            await connection.start()
-    except builtins.TimeoutError:
-        raise TimeoutError("No connection within POOL_TIMEOUT.") from None
-    try:
-        yield connection
-    except BaseException:
-        # Shielded: a request that is cancelled, at a shutdown for one, must not lose its pool a connection.
-        await asyncio.shield(connection.close())
-        raise
-    # With nothing under way this waits for nothing, so that no cancellation can come in between; a shield's task costs
-    # a tenth of a read.
-    await connection.close()
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+
+    async def __aenter__(self) -> AsyncConnection:
+        self.connection = self.engine.connect()
+        pool = self.engine.pool
+        assert isinstance(pool, QueuePool)
+        if pool.checkedin():
+            # It is had at once; one that the server has closed is made anew, within CONNECT_TIMEOUT.
+            return await self.connection.start()
+        # The pool's own timeout is for its queue alone: whoever comes first in it then waits for a new connection too.
+        try:
+            async with asyncio.timeout(settings.load().pool_timeout):
+                return await self.connection.start()
+        except builtins.TimeoutError:
+            raise TimeoutError("No connection within POOL_TIMEOUT.") from None
+
+    async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if error:
+            # Shielded: a request that is cancelled, at a shutdown for one, must not lose its pool a connection.
+            await asyncio.shield(self.connection.close())
+        else:
+            # With nothing under way this waits for nothing, so that no cancellation can come in between; a shield's
+            # task costs a tenth of a read.
+            await self.connection.close()
 
 
 def reading() -> AbstractAsyncContextManager[AsyncConnection]:
     """A connection on which each statement is committed by itself: for reads. Raises SQLAlchemy's TimeoutError."""
-    return connect(read_engine())
+    return Borrowed(read_engine())
 
 
 @asynccontextmanager
@@ -96,7 +107,7 @@ async def writing() -> AsyncIterator[AsyncConnection]:
     response is made. FastAPI's dependencies end after it is sent: a client would hold an answer for a write that
     may yet fail; and one costs a tenth of a read's time.
     """
-    async with connect(write_engine()) as connection, connection.begin():
+    async with Borrowed(write_engine()) as connection, connection.begin():
         yield connection
 
 

@@ -25,7 +25,7 @@ def listing(clone: Clone) -> list[dict[str, Any]]:
 def settled(clone: Clone) -> bool:
     """Whether there is a backup of the running timeline: after a restore the service takes one by itself."""
     argv = ("exec", "-T", "postgres", "psql", "-XAtqc", "SELECT timeline_id FROM pg_control_checkpoint()")
-    return int(clone.compose(*argv)) == listing(clone)[0]["timeline"]
+    return bool(int(clone.compose(*argv)) == listing(clone)[0]["timeline"])
 
 
 def inside(clone: Clone, *argv: str) -> str:
