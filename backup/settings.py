@@ -32,7 +32,7 @@ def keep_days() -> int:
 
 def rate() -> int:
     """MB a second that a backup reads at most; 0 is no limit. Postgres's own most is 1 GB."""
-    return whole("BACKUP_RATE", 50, 0, 1000, "MB a second (0 for as fast as it goes)")
+    return whole("BACKUP_RATE", 30, 0, 1000, "MB a second (0 for as fast as it goes)")
 
 
 def every() -> int:

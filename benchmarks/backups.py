@@ -1,8 +1,8 @@
 """Backups of a database of some size: `.venv/bin/python -m benchmarks.backups [GB]`, 5 unless told.
 
-pgbench's tables; then notes written at 10,000 a minute without and with a full backup under way, an increment after
-some of pgbench's changes, a verification, a restore, and a plain copy of the same volume to compare it with. Each once,
-by the commands that an operator types, with what they take from their start to their end.
+pgbench's tables; then notes written at 10,000 a minute alone, and beside a full backup and a verification; an increment
+after some of pgbench's changes, a verification, a restore, and a plain copy of the same volume to compare it with. Each
+once, by the commands that an operator types, with what they take from their start to their end.
 """
 
 import statistics
@@ -22,6 +22,12 @@ CLIENTS = 8
 WRITES_A_SECOND = 10_000 / 60
 SECONDS = 20
 RUNS = 3
+# What writes are measured beside, how often in that time, and the command.
+BESIDE = [
+    ("full, at BACKUP_RATE", RUNS, ("backup", "--full")),
+    ("full, --fast", 1, ("backup", "--full", "--fast")),
+    ("verify, beside writes", 2, ("verify",)),
+]
 
 
 class Sized(Clone):
@@ -56,7 +62,10 @@ class Sized(Clone):
         assert sum(line[1] == "201" for line in lines) >= len(lines) - CLIENTS, done.stdout
         return [int(line[2]) / 1000 for line in lines if line[1] == "201"]
 
-    def backing_up(self) -> bool:
+    def at_work(self, what: str) -> bool:
+        """Whether the backup has begun to copy, or the verification to look at what it will restore."""
+        if what.startswith("verify"):
+            return "barman" in run("docker", "top", self.container("backup"), "-o", "pid,args")
         return self.sql("SELECT count(*) FROM pg_stat_progress_basebackup") == "1"
 
 
@@ -85,22 +94,18 @@ def measure(sized: Sized, gigabytes: float) -> None:
     sized.write()
     write("nothing")
 
-    def usual() -> None:
-        rows.append(("full, at BACKUP_RATE", timed(lambda: sized.ok("backup", "--full"))))
-
-    def fast() -> None:
-        rows.append(("full, --fast", timed(lambda: sized.ok("backup", "--full", "--fast"))))
-
-    for backup, runs in ((usual, RUNS), (fast, 1)):
-        beside = threading.Thread(target=backup)
+    def write_beside(what: str, runs: int, *arguments: str) -> None:
+        beside = threading.Thread(target=lambda: rows.append((what, timed(lambda: sized.ok(*arguments)))))
         beside.start()
-        wait_until(sized.backing_up)
-        write(backup.__name__, runs)
-        whole = "" if sized.backing_up() else ", which ended before them"
+        wait_until(lambda: sized.at_work(what))
+        write(what, runs)
+        whole = "" if beside.is_alive() else ", which ended before them"
         beside.join()
-        writes.append((f"{rows[-1][0]}{whole}", writes.pop()[1]))
-        write("nothing")
+        writes.append((f"{what}{whole}", writes.pop()[1]))
 
+    for what, runs, arguments in BESIDE:
+        write_beside(what, runs, *arguments)
+        write("nothing")
     sized.inside("pgbench", "-n", "-c", "2", "-T", "20", "app")
     rows.append(("increment", timed(lambda: sized.ok("backup"))))
     rows.append(("verify", timed(lambda: sized.ok("verify"))))

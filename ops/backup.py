@@ -92,16 +92,22 @@ def answer(*argv: str) -> Any:
             stdout=printed,
             stderr=subprocess.PIPE,
             text=True,
+            # As ops.run.docker has it.
+            start_new_session=True,
             pass_fds=run.inherited,
         )
         assert process.stderr
-        for line in process.stderr:
-            if not line.strip():
-                continue
-            # The last line is the reason when it fails; every other is progress.
-            for earlier in said[-1:]:
-                print(f"    {earlier}", file=sys.stderr, flush=True)
-            said.append(line.rstrip())
+        try:
+            for line in process.stderr:
+                if not line.strip():
+                    continue
+                # The last line is the reason when it fails; every other is progress.
+                for earlier in said[-1:]:
+                    print(f"    {earlier}", file=sys.stderr, flush=True)
+                said.append(line.rstrip())
+        except BaseException:
+            run.end(process)
+            raise
         if process.wait():
             raise Stop(said[-1] if said else f"`docker compose {' '.join(argv)}` ended with {process.returncode}.")
         printed.seek(0)

@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -165,6 +166,35 @@ class Clone(Stack):
         # What a failed test shows: its steps and their seconds.
         print(*argv, done.stdout, done.stderr, sep="\n")
         return done
+
+    def interrupted(
+        self, number: signal.Signals, moment: str, *arguments: str, then: Callable[[], None] = lambda: None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run `./stack` until a line has `moment`, and `then`; send it the signal; give what it said, and its end."""
+        argv = [sys.executable, "stack", *arguments]
+        with subprocess.Popen(
+            argv,
+            cwd=self.folder,
+            env=CLEAN,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A test run in the background, or under nohup, ignores it, and would pass that on.
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL) if number != signal.SIGKILL else None,
+        ) as process:
+            assert process.stderr
+            said = ""
+            while moment not in said:
+                line = process.stderr.readline()
+                assert line, said
+                said += line
+            then()
+            os.kill(process.pid, number)
+            if number != signal.SIGKILL:
+                said += process.stderr.read()
+            process.stderr.close()
+        print(said)
+        return subprocess.CompletedProcess(argv, process.returncode, "", said)
 
     def left_behind(self) -> str:
         """What of the project is on the machine, volumes and images aside."""

@@ -1,7 +1,6 @@
 """`./stack deploy` and `rollback` under load: nothing fails, whatever becomes of the new release."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -179,31 +178,12 @@ def interrupted(
         return set(repository.compose("ps", "--all", "--quiet", "--no-trunc", NEXT[moment]).split())
 
     before = containers()
-    argv = [sys.executable, "stack", "deploy"]
-    with subprocess.Popen(
-        argv,
-        cwd=repository.folder,
-        env=CLEAN,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A test run in the background, or under nohup, ignores it, and would pass that on.
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL) if number != signal.SIGKILL else None,
-    ) as deploy:
-        assert deploy.stderr
-        said = ""
-        while moment not in said:
-            line = deploy.stderr.readline()
-            assert line, said
-            said += line
+
+    def then() -> None:
         wait_until(lambda: bool(containers() - before))
         time.sleep(later)  # the moment is what is tested
-        os.kill(deploy.pid, number)
-        if number != signal.SIGKILL:
-            said += deploy.stderr.read()
-        deploy.stderr.close()
-    print(said)
-    return subprocess.CompletedProcess(argv, deploy.returncode, "", said)
+
+    return repository.interrupted(number, moment, "deploy", then=then)
 
 
 @pytest.mark.parametrize(
