@@ -43,14 +43,14 @@ def bucket(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
         )
     clone.compose("build", "--quiet", "backup")
     with contextlib.ExitStack() as after:
-        run("docker", "rm", "--force", name, check=False)
+        run("docker", "rm", "--force", "--volumes", name, check=False)
         run("docker", "network", "rm", name, check=False)
         run("docker", "network", "create", name)
         after.callback(run, "docker", "network", "rm", name)
         where = ("--network", name, "--network-alias", "s3.test", "--volume", f"{folder}:/s3")
         image = f"{clone.project}-backup"
         run("docker", "run", "--detach", "--name", name, *where, "--entrypoint", "rclone", image, *SERVE)
-        after.callback(run, "docker", "rm", "--force", name)
+        after.callback(run, "docker", "rm", "--force", "--volumes", name)
         yield folder / "data"
         # Its containers are on the network.
         clone.remove()
