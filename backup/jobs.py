@@ -68,9 +68,9 @@ def follow() -> None:
     begin_again(f"{now:08X}{segment // each:08X}{segment % each:08X}")
 
 
-def wait_until_received(end: str | None = None, seconds: float = 60) -> None:
-    """Wait until the WAL up to `end`, or to where it ends now, is on its way into the backup volume. Raises Failure."""
-    deadline = time.monotonic() + seconds
+def wait_until_received(seconds: float = 60) -> None:
+    """Wait until the WAL up to where it ends now is on its way into the backup volume. Raises Failure."""
+    deadline, end = time.monotonic() + seconds, ""
     while True:
         try:
             end = end or psql("SELECT pg_current_wal_flush_lsn()")[0][0]

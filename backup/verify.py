@@ -17,8 +17,8 @@ def mark() -> datetime:
     """
     # It may just have been interrupted, by a restart of Postgres, which is no reason to call the backups bad.
     jobs.wait_until_received()
-    [[moment, end]] = psql("SELECT clock_timestamp(), pg_logical_emit_message(true, 'backup', 'verify', true)")
-    jobs.wait_until_received(end, PROMISE)
+    [[moment]] = psql("SELECT clock_timestamp() FROM pg_logical_emit_message(true, 'backup', 'verify', true)")
+    jobs.wait_until_received(PROMISE)
     return datetime.fromisoformat(moment)
 
 
