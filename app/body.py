@@ -25,7 +25,9 @@ class BodyLimit:
         self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        headers = dict(scope["headers"]) if scope["type"] == "http" else {}
+        # Without either of them a request has no body: https://www.rfc-editor.org/rfc/rfc9112#section-6.3
+        if b"content-length" not in headers and b"transfer-encoding" not in headers:
             return await self.app(scope, receive, send)
         taken, begun = 0, False
 
@@ -46,9 +48,8 @@ class BodyLimit:
             begun = True
             await send(message)
 
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         try:
-            if int(length) > self.limit:
+            if int(headers.get(b"content-length", 0)) > self.limit:
                 raise self.too_large()
             await self.app(scope, counting, noting)
         except Refused as refused:

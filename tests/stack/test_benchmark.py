@@ -33,8 +33,8 @@ def health_checked(container: Inspected) -> bool:
 
 
 # Item, what it asks for, and whether a container is so. Not here: 5.1, 5.3, 5.23, 5.24 and 5.28 are the host's and the
-# operator's; 5.12, CPU priority, is equal on purpose but for the backups'; 5.14, one interface, is not what a public server has; 5.15 would
-# have five restarts, and a server that stays down after the fifth.
+# operator's; 5.12, CPU priority, is equal on purpose, but for the backups, which come last; 5.14, one interface, is not
+# what a public server has; 5.15 would have five restarts, and a server that stays down after the fifth.
 ITEMS: dict[str, Callable[[Inspected], bool]] = {
     "4.1 a user of its own": lambda one: one["Config"]["User"] not in ("", "0", "root"),
     "4.6, 5.27 a health check": health_checked,

@@ -29,7 +29,7 @@ def ask(app: ASGIApp, chunks: list[bytes], length: str | None = None) -> tuple[i
     async def send(message: Message) -> None:
         sent.append(message)
 
-    headers = [(b"content-length", length.encode())] if length else []
+    headers = [(b"content-length", length.encode())] if length else [(b"transfer-encoding", b"chunked")] * bool(chunks)
     scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
 
     async def request() -> None:
