@@ -89,10 +89,10 @@ def backups() -> list[Backup]:
     return sorted(whole, key=lambda one: one.name)
 
 
-def failures() -> dict[str, str]:
-    """Backups that did not finish, each with what Barman says of it."""
-    found = {path.name.removesuffix("-backup.info"): read(path) for path in META.glob("*-backup.info")}
-    return {name: facts.get("error", "") for name, facts in found.items() if facts["status"] == "FAILED"}
+def incomplete() -> list[str]:
+    """The names of backups that failed, or are under way, or were killed on it."""
+    names = (path.name.removesuffix("-backup.info") for path in META.glob("*-backup.info"))
+    return sorted({*names} - {one.name for one in backups()})
 
 
 def chain(backup: Backup) -> list[Backup]:
@@ -128,22 +128,30 @@ def number(segment: str, size: int) -> int:
     return int(segment[8:16], 16) * (0x1_0000_0000 // size) + int(segment[16:], 16)
 
 
+def segment(timeline: int, place: int, size: int) -> str:
+    """The name of a timeline's segment that so many come before."""
+    each = 0x1_0000_0000 // size
+    return f"{timeline:08X}{place // each:08X}{place % each:08X}"
+
+
+def numbers(timeline: int, size: int) -> set[int]:
+    """The numbers of all segments on the timeline's way: others' as far as they were followed."""
+    way = {timeline: 1 << 64, **ancestors(timeline)}
+    return {
+        number(name, size)
+        for name in segments()
+        if int(name[:8], 16) in way and number(name, size) <= way[int(name[:8], 16)] // size
+    }
+
+
 def gap(backup: Backup, timeline: int) -> str | None:
     """The first segment that is missing between the backup and the newest on the timeline's way; None when none is."""
     size = backup.segment_size
-    way = {timeline: 1 << 64, **ancestors(timeline)}
-    numbers = {
-        number(name, size)
-        for name in segments()
-        # A timeline's own segments count as far as it was followed.
-        if int(name[:8], 16) in way and number(name, size) <= way[int(name[:8], 16)] // size
-    }
+    found = numbers(timeline, size)
     first = number(backup.first_segment, size)
-    last = max(numbers, default=first)
-    for wanted in range(first, last + 1):
-        if wanted not in numbers:
-            each = 0x1_0000_0000 // size
-            return f"{timeline:08X}{wanted // each:08X}{wanted % each:08X}"
+    for wanted in range(first, max(found, default=first) + 1):
+        if wanted not in found:
+            return segment(timeline, wanted, size)
     return None
 
 

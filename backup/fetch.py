@@ -37,4 +37,10 @@ def fetch(name: str, target: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if fetch(*sys.argv[1:]) else 1)
+    try:
+        code = 0 if fetch(*sys.argv[1:]) else 1
+    except Exception as error:
+        # To Postgres any exit code up to 125 is the end of the WAL, where it stops and serves.
+        print(f"{sys.argv[1]}: {error}", file=sys.stderr)
+        code = 255
+    sys.exit(code)

@@ -22,6 +22,15 @@ SELECT coalesce((SELECT wal_status FROM pg_replication_slots WHERE slot_name = '
     coalesce(bool_or(sent_lsn >= :'before'), false), pg_current_wal_flush_lsn()
 FROM pg_stat_replication WHERE application_name = 'barman_receive_wal' AND state = 'streaming'
 """
+# What is remembered of each job, and its name in a sentence.
+JOBS = {
+    "full": "full backup",
+    "backup": "backup",
+    "verify": "verification",
+    "housekeeping": "housekeeping",
+    "offsite": "copy of the log elsewhere",
+    "upload": "copy of a backup elsewhere",
+}
 # How far the server's WAL was at the last look.
 before = "0/0"
 # Since when WAL has not been received.
@@ -52,12 +61,12 @@ def look(due: dict[str, Any]) -> str | None:
     interrupted = (interrupted or time.monotonic()) if wrong else None
     if interrupted and time.monotonic() - interrupted > PATIENCE:
         return wrong
-    for job in ("backup", "verify", "offsite"):
+    for job, name in JOBS.items():
         state = recall(job)
         if state.get("ok") is False:
-            return f"The last {job} failed: {state['said']}"
+            return f"The last {name} failed: {state['said']}"
         if job in due and server.now() > due[job]:
-            return f"The {job} of {due[job]:%Y-%m-%d %H:%M} UTC has not been made."
+            return f"The {name} of {due[job]:%Y-%m-%d %H:%M} UTC has not been made."
     return None
 
 

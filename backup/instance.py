@@ -1,6 +1,7 @@
 """A Postgres of our own on restored files: on a socket in a closed folder, under our own uid."""
 
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from backup.catalog import lsn
 from backup.server import Failure, psql, run
 
 # Only this uid gets to the socket, so everyone there may be anyone.
@@ -53,6 +55,9 @@ class Instance:
         }
         self.process: subprocess.Popen[bytes] | None = None
         self.last_transaction: str | None = None
+        # Where in the WAL the recovery ended, and whether for want of more.
+        self.redone = 0
+        self.ran_out = False
 
     def start(self) -> None:
         (self.closed / "hba").write_text(HBA)
@@ -68,7 +73,7 @@ class Instance:
         try:
             self.wait(say)
         except Failure:
-            # The WAL was seen to be whole, so everything that there is was committed before the target.
+            # Then everything that there is was committed before the target; who called sees to it that this is so.
             if "recovery ended before configured recovery target was reached" not in self.log.read_text():
                 raise
             settings = self.folder / "postgresql.auto.conf"
@@ -76,8 +81,10 @@ class Instance:
                 raise Failure("The WAL that was received does not reach as far as that.") from None
             kept = [line for line in settings.read_text().splitlines() if "recovery_target_time" not in line]
             settings.write_text("\n".join([*kept, ""]))
+            self.ran_out = True
             self.start()
             self.wait(say)
+        self.redone = lsn(re.findall(r"redo done at (\S+)", self.log.read_text())[-1])
         times = re.findall(r"last completed transaction was at log time (\S+ \S+)", self.log.read_text())
         self.last_transaction = times[-1] if times else None
         for name in RECOVERY:
@@ -88,8 +95,10 @@ class Instance:
         told = time.monotonic()
         while not self.answers():
             if self.process.poll() is not None:
-                lines = [line for line in self.log.read_text().splitlines() if "FATAL" in line or "PANIC" in line]
-                raise Failure(f"The restored files can't be started: {(lines or ['no reason given'])[0]}")
+                said = self.log.read_text().splitlines()
+                # "The database system is …" is an answer to who asks whether it is there.
+                fatal = [line for line in said if re.search("FATAL:  (?!the database system is)|PANIC", line)]
+                raise Failure(f"The restored files can't be started: {(fatal or ['no reason given'])[0]}")
             if time.monotonic() - told > 5:
                 told = time.monotonic()
                 say(f"replay the WAL: {self.at()}")
@@ -146,6 +155,7 @@ class Instance:
                 self.process.kill()
                 self.process.wait()
                 raise Failure("The restored server did not stop within 5 minutes.") from None
+        shutil.rmtree(self.closed, ignore_errors=True)
 
 
 def known_revisions() -> set[str]:

@@ -7,6 +7,8 @@ from typing import Any
 from backup import catalog, health, server, settings
 from backup.server import LIVE, SLOT, STREAMING, Failure, barman, psql
 
+# Seconds after which a backup that failed is tried again where there is none.
+PATIENCE = 300
 RECEIVED = """
 SELECT count(*) FROM pg_stat_replication
 WHERE application_name = 'barman_receive_wal' AND state = 'streaming' AND sent_lsn >= :'end'
@@ -34,6 +36,9 @@ def check_identity() -> None:
 def stream() -> None:
     """Receive WAL until the connection ends. Called again and again; raises Failure."""
     check_identity()
+    if psql(RECEIVED, end="0/0") != [["0"]]:
+        # By `barman cron`, which was faster.
+        return
     slot = "SELECT coalesce((SELECT wal_status FROM pg_replication_slots WHERE slot_name = :'slot'), 'none')"
     [[status]] = psql(slot, slot=SLOT)
     if status == "lost":
@@ -44,8 +49,9 @@ def stream() -> None:
     if status in ("lost", "none"):
         psql("SELECT pg_create_physical_replication_slot(:'slot', true)", slot=SLOT)
     follow()
-    seen = server.recall("timelines").get("seen", {})
-    server.remember("timelines", seen={str(timeline()): server.now().isoformat(), **seen})
+    seen = server.recall("timelines").get("seen", [])
+    if not seen or seen[-1][1] != timeline():
+        server.remember("timelines", seen=[*seen, [server.now().isoformat(), timeline()]])
     barman("receive-wal", "main")
     raise Failure("Streaming ended: Postgres went away, or `docker compose logs backup` says why.")
 
@@ -53,8 +59,19 @@ def stream() -> None:
 def follow() -> None:
     """After a restore: begin where the new timeline does. pg_receivewal goes on from the newest file that it finds."""
     now = timeline()
-    files = [path.name for path in STREAMING.iterdir()] if STREAMING.exists() else []
-    if not files or max(int(name[:8], 16) for name in files) >= now:
+    files = [path for path in STREAMING.iterdir() if catalog.SEGMENT.match(path.name)] if STREAMING.exists() else []
+    newest = max((int(path.name[:8], 16) for path in files), default=now)
+    if newest > now:
+        # Somebody went back to the volume of before a restore.
+        print(f"The database is on timeline {now} again: {newest} is left.", flush=True)
+        server.remember("broken", said=f"The database went back from timeline {newest} to {now}.")
+        for path in files:
+            if int(path.name[:8], 16) > now:
+                place = catalog.WALS / path.name[:16] / path.name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(place)
+        return begin_again(psql("SELECT pg_walfile_name(pg_current_wal_lsn())")[0][0])
+    if newest == now:
         return
     # A table of one row, whose second column, the file, has several lines.
     answer = [row[-1] for row in psql(f"TIMELINE_HISTORY {now}", f"{LIVE} replication=true") if row[-1].strip()]
@@ -62,10 +79,8 @@ def follow() -> None:
     # Before the first segment: without it nobody knows what the timeline that they see grew out of.
     (STREAMING / f"{now:08X}.history").write_text("\n".join([*answer, ""]))
     size = int(psql("SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'")[0][0])
-    segment = catalog.lsn(left) // size
-    each = 0x1_0000_0000 // size
     print(f"The database was restored: timeline {parent} was left at {left}, and {now} begins there.", flush=True)
-    begin_again(f"{now:08X}{segment // each:08X}{segment % each:08X}")
+    begin_again(catalog.segment(now, catalog.lsn(left) // size, size))
 
 
 def wait_until_received(seconds: float = 60) -> None:
@@ -95,7 +110,18 @@ def begin_again(segment: str) -> None:
 def housekeeping() -> None:
     """Archive what was streamed, remove what the recovery window has passed."""
     barman("archive-wal", "main")
-    barman("cron", "--keep-descriptors")
+    # Without a stream it would begin one, and not know of a new timeline.
+    if psql(RECEIVED, end="0/0") != [["0"]]:
+        barman("cron")
+
+
+def sweep() -> None:
+    """Remove backups that were not completed: nothing else does. One that is under way holds Barman's lock."""
+    for name in catalog.incomplete():
+        try:
+            barman("delete", "main", name)
+        except Failure as failure:
+            print(f"The incomplete backup {name} stays: {failure}", flush=True)
 
 
 def backup(kind: str = "incremental", *options: str) -> dict[str, Any]:
@@ -103,6 +129,7 @@ def backup(kind: str = "incremental", *options: str) -> dict[str, Any]:
     begun = server.now()
     try:
         check_identity()
+        sweep()
         # At full speed it takes a CPU and the disk. Not in Barman's configuration, where it would hold for restores as
         # well; of an option that is there twice the last one counts.
         options = (f"--bwlimit={settings.rate() * 1000}", *options)
@@ -120,15 +147,20 @@ def backup(kind: str = "incremental", *options: str) -> dict[str, Any]:
     except Failure as failure:
         # One that is at work already is no failure.
         if "Another backup process is running" not in str(failure):
-            server.failed("backup", failure)
+            server.failed("backup", failure, kind=kind)
+            sweep()
         raise
     newest = catalog.listing()[0]
+    if newest["kind"] == "full":
+        server.outcome("full", newest)
     return server.outcome("backup", {**newest, "took": (server.now() - begun).total_seconds()})
 
 
 def first() -> None:
     """A full backup where there is none of this database, or none since a restore or a gap in the WAL."""
-    if health.streaming():
+    state = server.recall("backup")
+    # One that just failed, for want of room maybe, is not tried again at once.
+    if health.streaming() or (state.get("ok") is False and server.age(state["at"]) < PATIENCE):
         return
     broken = server.recall("broken").get("at", "")
     if not any(

@@ -28,20 +28,23 @@ class Plan:
     words: str
 
     @property
+    def has_target(self) -> bool:
+        """Whether there is a place to stop at; otherwise it goes on for as long as there is WAL."""
+        return any(option.startswith("--target-") and option != "--target-tli" for option in self.options)
+
+    @property
     def bytes(self) -> int:
         """What the restored data directory will take."""
         return int(self.backup.facts["cluster_size"])
 
 
-def newest_timeline() -> int:
-    return max([one.timeline for one in catalog.backups()] + [int(name[:8], 16) for name in catalog.segments()])
-
-
 def timeline_at(moment: datetime) -> int:
-    """The timeline that was in use then: each was seen first when the service began to stream it."""
-    seen = {int(number): datetime.fromisoformat(at) for number, at in recall("timelines").get("seen", {}).items()}
-    known = [number for number, at in seen.items() if at <= moment]
-    return max(known) if known else min(seen, default=newest_timeline())
+    """The timeline that was in use then: of each the service knows since when it has streamed it."""
+    seen = [(datetime.fromisoformat(at), timeline) for at, timeline in recall("timelines").get("seen", [])]
+    if not seen:
+        return max([one.timeline for one in catalog.backups()] + [int(name[:8], 16) for name in catalog.segments()])
+    known = [timeline for at, timeline in seen if at <= moment]
+    return int(known[-1] if known else seen[0][1])
 
 
 def usable(timeline: int) -> list[Backup]:
@@ -69,7 +72,7 @@ def parse(text: str) -> datetime:
 
 def choose(to: str) -> Plan:
     """The backup to start from and where to stop. Raises Failure when there is no way there."""
-    if not catalog.backups() and settings.bucket():
+    if settings.bucket() and (not catalog.backups() or offsite.FETCHING.exists()):
         say("fetch the backups from the bucket")
         offsite.fetch()
     every = catalog.backups()
@@ -83,7 +86,8 @@ def choose(to: str) -> Plan:
         return Plan(named[0], named[0].timeline, ["--target-immediate"], words)
     points = recall("points").get("points", {})
     if to == "latest":
-        moment, timeline, options, words = server.now(), newest_timeline(), [], "the newest that was received"
+        moment, options, words = server.now(), [], "the newest that was received"
+        timeline = timeline_at(moment)
     elif to in points:
         moment, timeline = datetime.fromisoformat(points[to]["at"]), points[to]["timeline"]
         options, words = ["--target-name", to], f"the restore point {to}, {moment:%Y-%m-%d %H:%M:%S} UTC"
@@ -99,6 +103,8 @@ def choose(to: str) -> Plan:
             f"No backup leads to {to}: timeline {timeline}, of the last restore, has none yet, and those before "
             "it ended after its beginning. `./stack backup --full` makes one."
         )
+    if not found and settings.bucket() and offsite.fetch_older():
+        return choose(to)
     if not found:
         raise Failure(
             f"{to} is before the end of the first backup: {every[0].ended.isoformat(sep=' ', timespec='seconds')} "
@@ -132,10 +138,25 @@ def recover(plan: Plan, folder: Path, durable: bool) -> Instance:
     instance = Instance(folder, durable)
     try:
         instance.recover(say)
+        if instance.ran_out or not plan.has_target:
+            check_end(plan, instance.redone)
     except BaseException:
         instance.stop()
         raise
     return instance
+
+
+def check_end(plan: Plan, redone: int) -> None:
+    """Raise Failure when the recovery ended for want of WAL before the newest that there is: in front of a hole."""
+    size = plan.backup.segment_size
+    last = max(catalog.numbers(plan.timeline, size), default=0)
+    # The newest segment may have nothing in it yet.
+    if redone // size < last - 1:
+        missing = catalog.segment(plan.timeline, redone // size + 1, size)
+        raise Failure(
+            f"The WAL ends before {plan.words}: of {missing}, or what comes before it, nothing more can be read. "
+            "`./stack restore --to TIME` with a time before that can."
+        )
 
 
 def say(words: str) -> None:

@@ -11,21 +11,30 @@ from typing import Any
 from apscheduler.schedulers.background import BackgroundScheduler  # type: ignore[import-not-found]  # not in .venv
 from apscheduler.triggers.interval import IntervalTrigger  # type: ignore[import-not-found]  # not in .venv
 
-from backup import health, jobs, offsite, server, settings, verify
+from backup import catalog, health, jobs, offsite, server, settings, verify
 from backup.server import Failure
 
 # Hours that a job may take before it counts as missed.
 GRACE = timedelta(hours=2)
+# What does each of the things that may be overdue, and what of that is under way since when: it is not overdue then.
+JOB = {"full": "backup", "backup": "backup", "verify": "verify"}
+at_work: list[tuple[str, datetime]] = []
+# A job that takes longer hangs.
+LONGEST = timedelta(days=1)
 
 
-def quietly(job: Callable[[], Any]) -> Callable[[], None]:
+def quietly(job: Callable[[], Any], name: str = "") -> Callable[[], None]:
     """The job, whose failure it has remembered itself."""
 
     def run() -> None:
+        mine = (name, server.now())
+        at_work.append(mine)
         try:
             job()
         except Failure as failure:
             print(failure, flush=True)
+        finally:
+            at_work.remove(mine)
 
     return run
 
@@ -40,9 +49,25 @@ def stream() -> None:
 
 
 def again() -> None:
-    """A backup that failed is tried again each hour, not each day."""
-    if server.recall("backup").get("ok") is False:
-        jobs.backup()
+    """A backup that failed is tried again each hour, not each day; and a full one as a full one."""
+    state = server.recall("backup")
+    if state.get("ok") is False:
+        jobs.backup(state.get("kind", "incremental"))
+
+
+def housekeeping() -> None:
+    jobs.housekeeping()
+    server.outcome("housekeeping", {})
+
+
+def since(job: str) -> datetime | None:
+    """When the job was last done; before the first time, since when it could have been; None while neither is so."""
+    state = server.recall(job)
+    if state.get("ok"):
+        return datetime.fromisoformat(state["at"])
+    if state:
+        return None
+    return min((one.ended for one in catalog.backups()), default=None)
 
 
 def serve() -> None:
@@ -51,41 +76,48 @@ def serve() -> None:
     settings.check()
     full, incremental, verification = (settings.crontab(setting) for setting in settings.SCHEDULES)
     every = settings.every()
+    scheduled = {"full": [full], "backup": [full, incremental], "verify": [verification]}
 
     def missed(job: str, *triggers: Any) -> Any:
-        """When the job should have been done after its last success; None before the first."""
-        last = server.recall(job)
-        if not last.get("ok"):
+        """When the job should have been done after its last success."""
+        last = since(job)
+        if not last:
             return None
-        after = datetime.fromisoformat(last["at"])
-        return min(trigger.get_next_fire_time(None, after + timedelta(seconds=1)) for trigger in triggers)
+        return min(trigger.get_next_fire_time(None, last + timedelta(seconds=1)) for trigger in triggers)
 
     def look() -> None:
-        due = {"backup": missed("backup", full, incremental), "verify": missed("verify", verification)}
-        if settings.bucket() and server.recall("offsite").get("ok"):
-            due["offsite"] = (
-                datetime.fromisoformat(server.recall("offsite")["at"]) + timedelta(seconds=3 * every) - GRACE
-            )
-        health.write(health.look({job: at + GRACE for job, at in due.items() if at}))
+        due = {name: missed(name, *triggers) for name, triggers in scheduled.items()}
+        working = {name for name, begun in list(at_work) if server.now() - begun < LONGEST}
+        due = {name: at + GRACE for name, at in due.items() if at and JOB[name] not in working}
+        kept_house = since("housekeeping")
+        if kept_house:
+            due["housekeeping"] = kept_house + GRACE
+        copied = since("offsite")
+        if settings.bucket() and copied:
+            due["offsite"] = copied + timedelta(seconds=3 * every)
+        health.write(health.look(due))
 
     scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "misfire_grace_time": 3600})
-    seconds = {stream: 2, look: 5, quietly(jobs.housekeeping): 60, quietly(jobs.first): 5, quietly(again): 3600}
+    seconds = {stream: 2, look: 5, quietly(housekeeping): 60, quietly(jobs.first, "backup"): 5}
+    seconds[quietly(again, "backup")] = 3600
     if settings.bucket():
-        # Half of what may be lost: the copy itself takes a while.
+        # Half of what may be lost: the copy itself takes a while. A backup takes longer, and WAL doesn't wait for it.
         seconds[quietly(offsite.copy)] = every // 2
+        seconds[quietly(offsite.upload)] = every
     for job, interval in seconds.items():
         soon = {} if interval in (60, 3600) else {"next_run_time": server.now()}
         scheduler.add_job(job, IntervalTrigger(seconds=interval), max_instances=1, **soon)
     daily: list[tuple[Callable[[], Any], Any, str]] = [
-        (lambda: jobs.backup("full"), full, "backup"),
+        (lambda: jobs.backup("full"), full, "full"),
         (jobs.backup, incremental, "backup"),
         (verify.main, verification, "verify"),
     ]
+    jobs.sweep()
     for work, trigger, name in daily:
         late = missed(name, trigger)
         # What was missed while the machine was off is done when it is on again.
         soon = {"next_run_time": server.now()} if late and late < server.now() else {}
-        scheduler.add_job(quietly(work), trigger, **soon)
+        scheduler.add_job(quietly(work, JOB[name]), trigger, **soon)
     scheduler.start()
     # The kernel drops a signal that PID 1 does not handle. What runs then ends with the container.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -133,11 +133,11 @@ def outcome(name: str, facts: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def failed(name: str, reason: object) -> None:
-    """Remember why the job `name` failed, and say it in the log."""
+def failed(name: str, reason: object, **facts: str) -> None:
+    """Remember why the job `name` failed, and what else is to be known of it; say it in the log."""
     sentence = str(reason)
     print(f"{name}: {sentence}", flush=True)
-    remember(name, ok=False, said=sentence, last_ok=recall(name).get("last_ok"))
+    remember(name, ok=False, said=sentence, **facts)
 
 
 def age(moment: str | datetime) -> float:

@@ -75,7 +75,7 @@ def switch(
             compose("up", "--detach", "--wait", "--no-deps", "postgres")
         dotenv.write({SETTING: new}, REASON)
         with step("Start the slots"):
-            slots.start_all()
+            slots.start_app()
         with step("Wait for an answer"):
             ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
     except BaseException as failure:
@@ -84,9 +84,10 @@ def switch(
         undo()
         go_back(config, old if had_old else None, new)
         raise
-    # What is lost until then is not in the backups; but it serves, and stays.
+    # Only now: they would follow a database that is given up again. It serves, and stays, if they are not well.
     try:
-        with step("Wait until the backups follow it"):
+        with step("Start the backups"):
+            slots.start_backup()
             inside("received")
     except Stop as failure:
         print(f"The backups are not well: {failure}", file=sys.stderr)

@@ -140,10 +140,19 @@ def go_back(release: str, touched: list[str], config: dict[str, Any], timeout: i
             show_evidence(slot)
 
 
-def start_all() -> None:
-    """Start every service and wait until the app's are healthy; backups that are not well hold nothing up."""
+def start_app() -> None:
+    """Start the front door, the slots and all that they need, and wait until they are healthy."""
     compose("up", "--detach", "--wait", "traefik", *SLOTS)
+
+
+def start_backup() -> None:
+    """Start the backups; if they are not well, that holds nothing up."""
     compose("up", "--detach", "--no-deps", "backup")
+
+
+def start_all() -> None:
+    start_app()
+    start_backup()
 
 
 def keep(release: str, rolled_back: str | None = None) -> None:

@@ -191,7 +191,10 @@ def test_killed_backup(backed_up: Clone) -> None:
 
     wait_until(kill)
     assert victim.wait(60) == 1
-    assert [one["name"] for one in listing(backed_up)] == [one["name"] for one in before]
+    names = [one["name"] for one in before]
+    assert [one["name"] for one in listing(backed_up)] == names
+    # Nor is any of it left.
+    assert inside(backed_up, "ls", "/backup/18/base").split() == sorted(names)
     wait_until(lambda: health(backed_up) == "unhealthy")
     ok(backed_up.stack("backup"))
     assert len(listing(backed_up)) == len(before) + 1

@@ -80,13 +80,36 @@ def test_rate(backed_up: Clone) -> None:
     assert found["seconds"] < 0.5 * listing(backed_up)[0]["bytes"] / 2e6
 
 
+FAIL = "from backup import server; server.failed('backup', 'as planned', kind='full')"
+AGAIN = "from backup import schedule, server, settings; server.configure(14); schedule.again()"
+BACKUP = ("python", "-m", "backup", "backup", "full", "--immediate-checkpoint")
+
+
+def test_failed_full_backup(backed_up: Clone) -> None:
+    """It is tried again as a full one: increments alone would grow for ever, and none of them would ever expire."""
+    ok(backed_up.stack("backup"))
+    inside(backed_up, "python", "-c", FAIL)
+    inside(backed_up, "python", "-c", AGAIN)
+    assert listing(backed_up)[0]["kind"] == "full"
+
+
+def test_backup_of_a_service_that_was_killed(backed_up: Clone) -> None:
+    """It is removed at the next start, with what it had copied."""
+    backed_up.compose("exec", "-T", "--detach", "backup", "env", "BACKUP_RATE=1", *BACKUP)
+    wait_until(lambda: inside(backed_up, "ls", "/backup/18/base").split()[-1] != names(backed_up)[0])
+    backed_up.compose("kill", "backup")
+    backed_up.compose("start", "backup")
+    wait_until(lambda: health(backed_up) == "healthy", 60)
+    assert inside(backed_up, "ls", "/backup/18/base").split() == sorted(names(backed_up))
+
+
 def test_overdue(backed_up: Clone) -> None:
     """A verification that was not made when it should have been is said; a service that starts makes it at once."""
     ok(backed_up.stack("verify"))
     wait_until(lambda: health(backed_up) == "healthy", 90)
     inside(backed_up, "python", "-c", AGE_VERIFICATION)
     wait_until(lambda: health(backed_up) == "unhealthy", 90)
-    assert "The verify of " in said(backed_up)
+    assert "The verification of " in said(backed_up)
     assert "has not been made" in said(backed_up)
     backed_up.compose("restart", "backup")
     wait_until(lambda: health(backed_up) == "healthy", 120)

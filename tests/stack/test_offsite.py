@@ -4,12 +4,12 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.stack.backups import health, inside, ok, stored
+from tests.stack.backups import health, inside, listing, ok, settled, stored
 from tests.stack.stacks import Clone, run, wait_until
 from tests.stack.test_backup import Writer
 
@@ -80,6 +80,9 @@ def test_machine_lost(clone: Clone, bucket: Path) -> None:
     assert not [path for path in files if "base" in path.name or b"one of many" in path.read_bytes()]
 
     clone.compose("down", "--volumes", "--timeout", "1")
+    # Killed while it fetches, at whatever moment that is: the next one goes on.
+    argv = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "timeout", "backup", "-s", "KILL", "1.5")
+    clone.compose(*argv, "python", "-m", "backup", "plan", "latest", check=False)
     restored = ok(clone.stack("restore", "--to", "latest", "--yes"))
     assert "Restored to the newest that was received" in restored
     there = stored(clone)
@@ -89,6 +92,43 @@ def test_machine_lost(clone: Clone, bucket: Path) -> None:
     wait_until(lambda: health(clone) == "healthy", 60)
 
 
+@pytest.mark.usefixtures("bucket")
+def test_backup_volume_lost(clone: Clone) -> None:
+    """The history is in the bucket, stays there, and can be restored from there."""
+    with clone.client() as client:
+        assert client.post("/notes", json={"text": "of old"}).status_code == 201
+        wait_until(lambda: settled(clone) and copied(clone) > datetime.fromisoformat(listing(clone)[0]["ended"]), 90)
+        target, begun, there = str(datetime.now(UTC)), datetime.now(UTC), stored(clone)
+        assert client.post("/notes", json={"text": "of now"}).status_code == 201
+    wait_until(lambda: copied(clone) > begun + timedelta(seconds=EVERY), 90)
+    history = elsewhere(clone)
+    assert history
+    clone.compose("rm", "--stop", "--force", "backup")
+    run("docker", "volume", "rm", f"{clone.project}_backup")
+    clone.compose("up", "--detach", "--no-deps", "backup")
+    wait_until(lambda: health(clone) == "healthy" and bool(listing(clone)), 90)
+    wait_until(lambda: sent(clone) == {one["name"] for one in listing(clone)}, 90)
+    assert history <= elsewhere(clone)
+    ok(clone.stack("restore", "--to", target, "--yes"))
+    assert stored(clone) == there
+    wait_until(lambda: settled(clone) and health(clone) == "healthy", 90)
+
+
+def elsewhere(clone: Clone) -> set[str]:
+    """The bucket's files of base backups and of the WAL, by their own names."""
+    program = (
+        "from backup import offsite\n"
+        "for folder in ('base', 'wals'): print(offsite.rclone('lsf', '-R', f'{offsite.BUCKET}/{folder}'))"
+    )
+    return set(inside(clone, "python", "-c", program).split()) - {"main-xlog.db"}
+
+
+def sent(clone: Clone) -> set[str]:
+    """The backups that the service has copied elsewhere."""
+    state = json.loads(inside(clone, "sh", "-c", "cat /backup/18/stack/sent-backups.json || echo {}"))
+    return set(state.get("names", []))
+
+
 def test_bucket_that_is_away(clone: Clone, bucket: Path) -> None:
     """A copy that can't be made is loud, and heals by itself."""
     server = f"{clone.project}-s3"
@@ -96,7 +136,7 @@ def test_bucket_that_is_away(clone: Clone, bucket: Path) -> None:
     with clone.client() as client:
         client.post("/notes", json={"text": "to be copied"})
     wait_until(lambda: health(clone) == "unhealthy", 120)
-    assert "offsite failed" in inside_health(clone)
+    assert "elsewhere failed" in inside_health(clone)
     run("docker", "start", server)
     wait_until(lambda: health(clone) == "healthy", 120)
 

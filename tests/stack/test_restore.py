@@ -1,11 +1,12 @@
 """A restore that is stopped on its way: the database is whole, as it was before or as it was to be."""
 
+import re
 import signal
 from datetime import UTC, datetime
 
 import pytest
 
-from tests.stack.backups import health, settled, stored
+from tests.stack.backups import health, inside, ok, settled, stored
 from tests.stack.stacks import Clone, run, wait_until
 
 pytestmark = pytest.mark.long
@@ -23,6 +24,14 @@ def two_notes(clone: Clone) -> str:
         moment = datetime.now(UTC)
         assert client.post("/notes", json={"text": "after"}).status_code == 201
     return str(moment)
+
+
+def archive_two(clone: Clone) -> str:
+    """Fill two segments with a bit; the path of the first of them in the archive."""
+    program = "from backup.server import barman; barman('switch-wal', '--force', '--archive', 'main')"
+    for _ in range(3):
+        inside(clone, "python", "-c", program)
+    return inside(clone, "sh", "-c", "ls /backup/18/wals/*/* | grep -v history | sort | tail -3").split()[0]
 
 
 def is_well(clone: Clone) -> bool:
@@ -60,3 +69,41 @@ def test_killed_restore(backed_up: Clone, moment: str) -> None:
     assert done.returncode == 0, done.stderr
     assert is_well(backed_up)
     assert stored(backed_up) == (there - {max(there)} if "slots" in moment else there)
+
+
+@pytest.mark.parametrize("damage", ["rm", "truncate -s 3000"])
+def test_hole_in_the_wal(backed_up: Clone, damage: str) -> None:
+    """A segment that is gone, or can't be read: what comes after it can't be restored, and that is said."""
+    two_notes(backed_up)
+    segment = archive_two(backed_up)
+    target = two_notes(backed_up)
+    there = stored(backed_up)
+    inside(backed_up, "sh", "-c", f"{damage} {segment}")
+    for to in (target, "latest"):
+        done = backed_up.stack("restore", "--to", to, "--yes")
+        assert done.returncode == 1
+        assert segment[-24:] in done.stderr
+        assert stored(backed_up) == there
+        assert is_well(backed_up)
+    ok(backed_up.stack("backup", "--full"))
+    ok(backed_up.stack("verify"))
+
+
+def test_back_to_the_old_volume(backed_up: Clone) -> None:
+    """By hand, as the restore said that it could be: the backups follow, and "latest" is what was written since."""
+    mounts = backed_up.containers()["postgres"]["Mounts"]
+    [before] = [mount["Name"] for mount in mounts if mount["Destination"] == "/var/lib/postgresql"]
+    target = two_notes(backed_up)
+    there = stored(backed_up)
+    ok(backed_up.stack("restore", "--to", target, "--yes"))
+    wait_until(lambda: settled(backed_up), 60)
+    assert stored(backed_up) != there
+    dotenv = backed_up.env_file.read_text()
+    backed_up.env_file.write_text(re.sub("(?m)^POSTGRES_VOLUME=.*$", f"POSTGRES_VOLUME={before}", dotenv))
+    ok(backed_up.stack("up"))
+    assert stored(backed_up) == there
+    two_notes(backed_up)
+    assert "is good" in ok(backed_up.stack("verify"))
+    newest = stored(backed_up)
+    ok(backed_up.stack("restore", "--to", "latest", "--yes"))
+    assert stored(backed_up) == newest
