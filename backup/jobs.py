@@ -8,7 +8,7 @@ from backup import catalog, health, server, settings
 from backup.server import LIVE, SLOT, STREAMING, Failure, barman, psql
 
 # Seconds after which a backup that failed is tried again where there is none.
-PATIENCE = 300
+PATIENCE = 60
 RECEIVED = """
 SELECT count(*) FROM pg_stat_replication
 WHERE application_name = 'barman_receive_wal' AND state = 'streaming' AND sent_lsn >= :'end'
@@ -126,10 +126,19 @@ def sweep() -> None:
 
 def backup(kind: str = "incremental", *options: str) -> dict[str, Any]:
     """Take a base backup; a full one where there is none to rest on. Options are Barman's. Raises Failure."""
+    # Barman's own lock comes after ten seconds of checks.
+    with server.alone("backup"):
+        return take(kind, *options)
+
+
+def take(kind: str, *options: str) -> dict[str, Any]:
     begun = server.now()
     try:
         check_identity()
         sweep()
+        if not any(catalog.WALS.glob("*/*")):
+            # Barman refuses a backup before any WAL is archived, and its own switch, not forced, may do nothing.
+            barman("switch-wal", "--force", "--archive", "--archive-timeout=20", "main")
         # At full speed it takes a CPU and the disk. Not in Barman's configuration, where it would hold for restores as
         # well; of an option that is there twice the last one counts.
         options = (f"--bwlimit={settings.rate() * 1000}", *options)
@@ -145,10 +154,8 @@ def backup(kind: str = "incremental", *options: str) -> dict[str, Any]:
         else:
             barman("backup", "--wait", "--wait-timeout=300", *options, "main")
     except Failure as failure:
-        # One that is at work already is no failure.
-        if "Another backup process is running" not in str(failure):
-            server.failed("backup", failure, kind=kind)
-            sweep()
+        server.failed("backup", failure, kind=kind)
+        sweep()
         raise
     newest = catalog.listing()[0]
     if newest["kind"] == "full":

@@ -1,9 +1,12 @@
 """Barman, Postgres and the files of the backup volume."""
 
+import fcntl
 import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -125,6 +128,17 @@ def recall(name: str) -> dict[str, Any]:
             facts: dict[str, Any] = json.loads(path.read_text())
             return facts
     return {}
+
+
+@contextmanager
+def alone(job: str, wait: bool = False) -> Iterator[None]:
+    """Hold the job's lock in this container. Raises Failure while another holds it, or waits."""
+    with (SPARE / f"{job}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise Failure(f"Another {job} is under way: `./stack backups` shows it when it is done.") from None
+        yield
 
 
 def outcome(name: str, facts: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A verification: the newest backup restored from the stored copy, with all WAL since, and looked through."""
 
-import fcntl
 import shutil
 from datetime import datetime
 from typing import Any
@@ -25,9 +24,8 @@ def mark() -> datetime:
 
 def main() -> dict[str, Any]:
     """Restore, check, count; the outcome is remembered. Raises Failure."""
-    with (server.STATE / "verify.lock").open("w") as lock:
-        # One after the other: they would use the same folder.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # One after the other: they would use the same folder.
+    with server.alone("verification", wait=True):
         return verify()
 
 
