@@ -21,6 +21,11 @@ def timeline() -> int:
     return int(name[:8], 16)
 
 
+def received(end: str = "0/0") -> bool:
+    """Whether WAL is being received, and is on its way up to `end`."""
+    return psql(RECEIVED, end=end) != [["0"]]
+
+
 def check_identity() -> None:
     """Raise Failure unless the running database is the one whose backups these are."""
     known = server.identity()
@@ -36,7 +41,7 @@ def check_identity() -> None:
 def stream() -> None:
     """Receive WAL until the connection ends. Called again and again; raises Failure."""
     check_identity()
-    if psql(RECEIVED, end="0/0") != [["0"]]:
+    if received():
         # By `barman cron`, which was faster.
         return
     slot = "SELECT coalesce((SELECT wal_status FROM pg_replication_slots WHERE slot_name = :'slot'), 'none')"
@@ -89,7 +94,7 @@ def wait_until_received(seconds: float = 60) -> None:
     while True:
         try:
             end = end or psql("SELECT pg_current_wal_flush_lsn()")[0][0]
-            if psql(RECEIVED, end=end) != [["0"]]:
+            if received(end):
                 return
             wrong = f"WAL is not received within {seconds:g} s."
         except Failure as failure:
@@ -111,7 +116,7 @@ def housekeeping() -> None:
     """Archive what was streamed, remove what the recovery window has passed."""
     barman("archive-wal", "main")
     # Without a stream it would begin one, and not know of a new timeline.
-    if psql(RECEIVED, end="0/0") != [["0"]]:
+    if received():
         barman("cron")
 
 

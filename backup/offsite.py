@@ -90,7 +90,8 @@ def pushed(name: str, known: str) -> dict[str, Any]:
 
 def send_wal(known: str) -> None:
     state = pushed("sent-wal", known)
-    if not state["names"]:
+    if "at" not in state:
+        # New to this bucket; later it would be this volume's own.
         keep_tail()
     # In this order: what is archived meanwhile is in both, not in neither.
     tail = squeeze()
