@@ -78,3 +78,8 @@ class Clients:
         """When the first request was sent after which none failed."""
         bad = [answer.begun for answer in list(self.answers) if answer.status not in (200, 201)]
         return max(bad, default=0)
+
+    def all_well(self) -> bool:
+        """Whether the newest answer to each kind of request was a right one."""
+        newest = {answer.kind: answer.status for answer in list(self.answers)}
+        return set(newest.values()) <= {200, 201}
