@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from sqlmodel import Field, Session, SQLModel, create_engine, select
 
 engine = create_engine(os.environ["DATABASE_URL"])
 app = FastAPI()
+router = APIRouter(prefix="/notes", tags=["notes"])
 
 
 class NoteIn(SQLModel):
@@ -48,12 +49,12 @@ def ready() -> None:
     pass
 
 
-@app.get("/notes", response_model=list[NotePublic])
+@router.get("", response_model=list[NotePublic])
 def list_notes(session: SessionDep, limit: int = 20) -> object:
     return session.exec(select(Note).order_by(Note.id.desc()).limit(limit)).all()
 
 
-@app.get("/notes/{note_id}", response_model=NotePublic)
+@router.get("/{note_id}", response_model=NotePublic)
 def read_note(note_id: int, session: SessionDep) -> object:
     note = session.get(Note, note_id)
     if not note:
@@ -61,10 +62,13 @@ def read_note(note_id: int, session: SessionDep) -> object:
     return note
 
 
-@app.post("/notes", response_model=NotePublic, status_code=201)
+@router.post("", response_model=NotePublic, status_code=201)
 def create_note(given: NoteIn, session: SessionDep) -> object:
     note = Note.model_validate(given)
     session.add(note)
     session.commit()
     session.refresh(note)
     return note
+
+
+app.include_router(router)
