@@ -4,6 +4,8 @@ Here and not in Traefik, which could only count a body by keeping all of it firs
 not got: a hundred of them would be the end of it.
 """
 
+from collections.abc import Awaitable
+
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,11 +26,15 @@ class BodyLimit:
         self.limit = limit
         self.held = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"]) if scope["type"] == "http" else {}
-        # Without either of them a request has no body: https://www.rfc-editor.org/rfc/rfc9112#section-6.3
-        if b"content-length" not in headers and b"transfer-encoding" not in headers:
-            return await self.app(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http":
+            headers = dict(scope["headers"])
+            # Without either of them a request has no body: https://www.rfc-editor.org/rfc/rfc9112#section-6.3
+            if b"content-length" in headers or b"transfer-encoding" in headers:
+                return self.counted(scope, receive, send, headers)
+        return self.app(scope, receive, send)
+
+    async def counted(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> None:
         taken, begun = 0, False
 
         async def counting() -> Message:
