@@ -6,10 +6,10 @@ each ROLLBACK, so a read inside a transaction never gets there (twice the reques
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import MetaData
@@ -18,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import QueuePool
 
 from app import limits, settings
+
+T = TypeVar("T")
 
 # Constraint names that a migration can name again: https://alembic.sqlalchemy.org/en/latest/naming.html
 metadata = MetaData(
@@ -61,6 +63,21 @@ def write_engine() -> AsyncEngine:
     return _engine()
 
 
+async def lend(engine: AsyncEngine, get: Callable[[], Awaitable[T]]) -> T:
+    """What `get` gets from the engine's pool, within POOL_TIMEOUT. Raises SQLAlchemy's TimeoutError."""
+    pool = engine.pool
+    assert isinstance(pool, QueuePool)
+    if pool.checkedin():
+        # It is had at once; one that the server has closed is made anew, within CONNECT_TIMEOUT.
+        return await get()
+    # The pool's own timeout is for its queue alone: whoever comes first in it then waits for a new connection too.
+    try:
+        async with asyncio.timeout(settings.load().pool_timeout):
+            return await get()
+    except builtins.TimeoutError:
+        raise TimeoutError("No connection within POOL_TIMEOUT.") from None
+
+
 class Borrowed:
     """A connection for a block, within POOL_TIMEOUT. Raises SQLAlchemy's TimeoutError.
 
@@ -72,17 +89,7 @@ class Borrowed:
 
     async def __aenter__(self) -> AsyncConnection:
         self.connection = self.engine.connect()
-        pool = self.engine.pool
-        assert isinstance(pool, QueuePool)
-        if pool.checkedin():
-            # It is had at once; one that the server has closed is made anew, within CONNECT_TIMEOUT.
-            return await self.connection.start()
-        # The pool's own timeout is for its queue alone: whoever comes first in it then waits for a new connection too.
-        try:
-            async with asyncio.timeout(settings.load().pool_timeout):
-                return await self.connection.start()
-        except builtins.TimeoutError:
-            raise TimeoutError("No connection within POOL_TIMEOUT.") from None
+        return await lend(self.engine, self.connection.start)
 
     async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         if error:

@@ -22,8 +22,9 @@ from sqlalchemy import (
     update,
 )
 
-from app.database import metadata, reading, writing
+from app.database import metadata, writing
 from app.errors import documented
+from app.reads import Read
 
 LONGEST = 10_000
 
@@ -58,22 +59,15 @@ BODY = documented(status_400="The body can't be read.", status_413="The body is 
 
 # Once, and not in each request, where making a statement costs as much as sending it.
 CREATE = insert(notes).returning(notes)
-LIST = select(notes).order_by(notes.c.id.desc()).limit(bindparam("limit"))
-LIST_AFTER = LIST.where(notes.c.id < bindparam("after"))
-READ = select(notes).where(notes.c.id == bindparam("note_id"))
+NEWEST = select(notes).order_by(notes.c.id.desc()).limit(bindparam("limit"))
+LIST = Read(NEWEST)
+LIST_AFTER = Read(NEWEST.where(notes.c.id < bindparam("after")))
+READ = Read(select(notes).where(notes.c.id == bindparam("note_id")))
 # What is set are the columns among the parameters.
 REPLACE = update(notes).where(notes.c.id == bindparam("note_id")).returning(notes)
 DELETE = delete(notes).where(notes.c.id == bindparam("note_id"))
 
 router = APIRouter(prefix="/notes", tags=["notes"], responses=AWAY)
-
-
-@router.post("", status_code=201, responses=BODY)
-async def create_note(note: NoteIn, request: Request, response: Response) -> Note:
-    async with writing() as connection:
-        row = (await connection.execute(CREATE, {"text": note.text})).one()
-    response.headers["Location"] = str(request.url_for("read_note", note_id=row.id))
-    return as_note(row)
 
 
 @router.get("")
@@ -82,17 +76,21 @@ async def list_notes(
     after: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="The last id of the page before.")] = None,
 ) -> list[Note]:
     """Newest first. A page is found by the key it starts after, so the thousandth costs what the first does."""
-    page = LIST if after is None else LIST_AFTER
-    async with reading() as connection:
-        rows = (await connection.execute(page, {"limit": limit, "after": after})).all()
+    rows = await (LIST.all(limit=limit) if after is None else LIST_AFTER.all(limit=limit, after=after))
     return [as_note(row) for row in rows]
 
 
 @router.get("/{note_id}", responses=MISSING)
 async def read_note(note_id: Id) -> Note:
-    async with reading() as connection:
-        row = (await connection.execute(READ, {"note_id": note_id})).one_or_none()
-    return found(row)
+    return found(await READ.one_or_none(note_id=note_id))
+
+
+@router.post("", status_code=201, responses=BODY)
+async def create_note(note: NoteIn, request: Request, response: Response) -> Note:
+    async with writing() as connection:
+        row = (await connection.execute(CREATE, {"text": note.text})).one()
+    response.headers["Location"] = str(request.url_for("read_note", note_id=row.id))
+    return as_note(row)
 
 
 @router.put("/{note_id}", responses=MISSING | BODY)

@@ -1,0 +1,257 @@
+"""`Read` on a real Postgres, in the event loop of the app."""
+
+import asyncio
+import enum
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+import pytest
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Enum,
+    Integer,
+    Interval,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Select,
+    String,
+    Table,
+    TypeDecorator,
+    Uuid,
+    bindparam,
+    cast,
+    event,
+    func,
+    literal,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import array
+from sqlalchemy.exc import DataError, DBAPIError, InvalidRequestError, TimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.testclient import TestClient
+
+from app import database as database_module
+from app.database import Borrowed, is_away, read_engine, reading
+from app.notes import notes
+from app.reads import Read
+from tests.conftest import Database
+
+Call = Callable[[Callable[[], Awaitable[Any]]], Any]
+
+
+class Color(enum.Enum):
+    red = "RED"
+
+
+class Shouted(TypeDecorator[str]):
+    impl = String
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: object) -> str | None:
+        return value and value.upper()
+
+
+class Whispered(TypeDecorator[str]):
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: object) -> str | None:
+        return value and value.lower()
+
+
+renamed = Table("notes", MetaData(), Column("id", BigInteger, key="number"), Column("text", Shouted))
+other = notes.alias("other")
+NUMBER = bindparam("number", type_=Integer)
+# Statement, and what its parameters are.
+STATEMENTS: dict[str, tuple[Select[*tuple[Any, ...]], dict[str, Any]]] = {
+    "a table": (select(notes).order_by(notes.c.id), {}),
+    "a parameter": (select(notes).where(notes.c.id <= NUMBER), {"number": 2}),
+    "a value of its own": (select(notes.c.id).where(notes.c.id <= 2).limit(1), {}),
+    "no row": (select(notes).where(notes.c.id == NUMBER), {"number": 0}),
+    "a label": (select(notes.c.id.label("number"), func.now() > notes.c.created_at), {}),
+    "a key, a type of the user's": (select(renamed), {}),
+    "a name twice": (select(notes.c.id, other.c.id, other).join_from(notes, other, true()), {}),
+    "a function": (select(func.count(), func.max(notes.c.id)).select_from(notes), {}),
+    "a percent sign": (select(literal("100 %").label("%"), notes.c.id % 2), {}),
+    "numbers": (select(cast("1.50", Numeric(10, 2)), cast("1.5", Numeric(asdecimal=False)), literal(1.5)), {}),
+    "an enum": (select(cast("red", Enum(Color, native_enum=False))), {}),
+    "structures": (select(cast(literal('{"a": [1]}'), JSON), array([1, 2]), cast("1 day", Interval)), {}),
+    "bytes": (
+        select(cast(literal("ab"), LargeBinary), cast(literal("6f1ed002ab594f0b8b0e2f0f5f3a7f10"), Uuid)),
+        {},
+    ),
+    "a list": (select(notes.c.id).where(notes.c.id.in_(bindparam("ids", expanding=True))), {"ids": [1, 2]}),
+    "options": (select(notes.c.id).execution_options(schema_translate_map={None: "public"}), {}),
+    "a value that its type changes": (select(bindparam("word", type_=Whispered)), {"word": "LOUD"}),
+}
+SQLALCHEMYS = ("a list", "options", "a value that its type changes", "an enum")
+
+
+@pytest.fixture
+def call(client: TestClient) -> Call:
+    """Calls in the app's event loop, with two notes there."""
+    for text in ("one", "two"):
+        assert client.post("/notes", json={"text": text}).status_code == 201
+    assert client.portal
+    return client.portal.call
+
+
+async def refuse(*_: Any, **__: Any) -> NoReturn:
+    raise AssertionError("by SQLAlchemy")
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_rows_are_those_of_sqlalchemy(call: Call, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys, values, types and ways to a column, the first time and later; later without SQLAlchemy's execute."""
+    statement, parameters = STATEMENTS[name]
+
+    async def compare() -> None:
+        async with reading() as connection:
+            result = await connection.execute(statement, parameters)
+            keys, rows = tuple(result.keys()), result.all()
+        read = Read(statement)
+        for time in range(3):
+            if time == 1 and name not in SQLALCHEMYS:
+                monkeypatch.setattr(AsyncConnection, "execute", refuse)
+            again = await read.all(**parameters)
+            assert again == rows
+            assert {tuple(row._fields) for row in again} <= {keys}
+            assert [list(map(type, row)) for row in again] == [list(map(type, row)) for row in rows]
+            for row, expected in zip(again, rows, strict=True):
+                assert type(row) is type(expected)
+                for column in statement.selected_columns:
+                    assert row._mapping[column] == expected._mapping[column]
+
+    call(compare)
+
+
+def test_parameter_that_is_missing(call: Call) -> None:
+    """It is an error that names it, not a NULL."""
+
+    async def forget() -> None:
+        read = Read(select(notes).where(notes.c.id == NUMBER))
+        await read.all(number=1)
+        with pytest.raises(InvalidRequestError, match="number"):
+            await read.all()
+
+    call(forget)
+
+
+def test_error_is_that_of_sqlalchemy(call: Call) -> None:
+    """The class that SQLAlchemy has for it, with the statement; the connection goes back, as good as before."""
+
+    async def divide() -> None:
+        read = Read(select(literal(1) / NUMBER))
+        await read.all(number=1)
+        with pytest.raises(DataError, match=r"division by zero(.|\n)*SELECT") as caught:
+            await read.all(number=0)
+        assert not caught.value.connection_invalidated
+        assert not read_engine().pool.checkedout()  # type: ignore[attr-defined]  # a QueuePool
+        assert await read.all(number=1) == [(1,)]
+
+    call(divide)
+
+
+def end_backends(database: Database) -> None:
+    if not database.server:
+        pytest.skip("needs a server of our own")
+    database.server.sql("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'app'")
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+def test_connections_that_the_server_closed(call: Call, database: Database, connections: int) -> None:
+    """One is replaced without an error; of several at most one read fails, as one for which the database is away."""
+    read = Read(select(func.pg_sleep(NUMBER)))
+
+    async def several() -> None:
+        await read_engine().dispose()
+        await read.all(number=0)
+        await asyncio.gather(*(read.all(number=0.2) for _ in range(connections)))
+
+    async def again() -> list[DBAPIError]:
+        failed = []
+        for _ in range(10):
+            try:
+                await read.all(number=0)
+            except DBAPIError as error:
+                failed.append(error)
+        return failed
+
+    call(several)
+    end_backends(database)
+    failed = call(again)
+    # New pools for the other tests, which know nothing of this.
+    call(database_module.dispose)
+    assert len(failed) <= (connections > 1)
+    assert all(map(is_away, failed))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_request_that_is_cancelled(call: Call, times: int) -> None:
+    """What it was reading ends in Postgres too, and its pool loses no connection; also when it is cancelled again."""
+    read = Read(select(func.pg_sleep(NUMBER)))
+
+    async def sleeping() -> int:
+        async with reading() as connection:
+            sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%%' AND state = 'active'"
+            return int((await connection.exec_driver_sql(sql)).scalar_one())
+
+    async def wait_for(number: int) -> None:
+        async with asyncio.timeout(10):
+            while await sleeping() != number:  # noqa: ASYNC110 - only Postgres knows, and it tells nobody
+                await asyncio.sleep(0.05)
+
+    async def cancel() -> None:
+        await read.all(number=0)
+        task = asyncio.create_task(read.all(number=60))
+        await wait_for(1)
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await wait_for(0)
+        assert not read_engine().pool.checkedout()  # type: ignore[attr-defined]  # a QueuePool
+        await asyncio.gather(*(read.all(number=0) for _ in range(10)))
+
+    call(cancel)
+
+
+def test_pool_that_is_lent_out(call: Call) -> None:
+    """A read waits for POOL_TIMEOUT, and then raises what becomes a 503."""
+
+    async def exhaust() -> None:
+        read = Read(select(notes))
+        await read.all()
+        lent = [Borrowed(read_engine()) for _ in range(read_engine().pool.size())]  # type: ignore[attr-defined]
+        for one in lent:
+            await one.__aenter__()
+        try:
+            with pytest.raises(TimeoutError):
+                await read.all()
+        finally:
+            for one in lent:
+                await one.__aexit__(None, None, None)
+        await read.all()
+
+    call(exhaust)
+
+
+def test_listeners_see_every_statement(call: Call) -> None:
+    """Tracing, for one, listens to the engine: nothing passes it by."""
+
+    async def listen() -> None:
+        seen: list[str] = []
+        event.listen(read_engine().sync_engine, "before_cursor_execute", lambda *arguments: seen.append(arguments[2]))
+        read = Read(select(notes))
+        for _ in range(3):
+            await read.all()
+        assert len(seen) == 3
+        # A new engine for the other tests.
+        await database_module.dispose()
+
+    call(listen)
