@@ -84,5 +84,7 @@ def create_app(**options: Any) -> FastAPI:
         if isinstance(route, Route) and route.path == options.get("docs_url", "/docs"):
             routes += without_inline_script(route.endpoint, route.path)
             routes += without_inline_script(oauth2_redirect, str(app.swagger_ui_oauth2_redirect_url))
-    app.router.routes[:] = [Pages([*routes, *app.router.routes])]
+    given = options.get("routes") or []
+    own = [route for route in app.router.routes if route not in given]
+    app.router.routes[:] = [Pages([*routes, *own]), *given]
     return app

@@ -1,6 +1,7 @@
 """A statement that only reads, made once: `Read`."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Generic, TypeVarTuple
@@ -16,6 +17,16 @@ from sqlalchemy.util import greenlet_spawn
 from app.database import lend, read_engine, reading
 
 Ts = TypeVarTuple("Ts")
+# Seconds. A statement that ran for longer before its connection was closed may be why, and is not sent again.
+AT_ONCE = 0.1
+
+
+def is_watched(engine: AsyncEngine) -> bool:
+    """Whether something listens to statements, or to connections that are given back, or writes them to the log."""
+    sync, returned = engine.sync_engine, engine.pool.dispatch
+    return bool(
+        sync._has_events or sync.dialect._has_events or sync._should_log_info() or returned.checkin or returned.reset
+    )
 
 
 class Read(Generic[*Ts]):
@@ -26,8 +37,8 @@ class Read(Generic[*Ts]):
     third of a short read's CPU time. What must go that way does so each time: a list for IN, a type that
     changes values on their way in, and everything while something listens, as tracing does.
 
-    A connection that turns out to be closed is not an error yet: the statement runs again on another one. Raises what
-    `reading()` and a connection's execute do.
+    A connection that turns out to be closed at once is not an error yet: the statement runs on another one. So it must
+    have no side effect: it may run twice. Raises what `reading()` and a connection's execute do.
     """
 
     def __init__(self, statement: Select[*Ts]) -> None:
@@ -37,14 +48,16 @@ class Read(Generic[*Ts]):
 
     async def all(self, **parameters: Any) -> Sequence[Row[*Ts]]:
         engine = read_engine()
-        if self.make_rows and self.compiled and not engine.sync_engine._has_events and not engine.echo:
+        if self.make_rows and self.compiled and not is_watched(engine):
             fetched = await self.fetched(engine, self.compiled, parameters)
             if fetched is not None:
                 rows: Sequence[Row[*Ts]] = self.make_rows(fetched)
                 return rows
         async with reading() as connection:
             result = await connection.execute(self.statement, parameters)
-            self.make_rows = result._row_getter[1]
+            # Not of `*` and the like, whose columns are known only when they come.
+            if getattr(result._metadata, "_safe_for_cache", False):
+                self.make_rows = result._row_getter[1]
             return result.all()
 
     async def one_or_none(self, **parameters: Any) -> Row[*Ts] | None:
@@ -72,17 +85,23 @@ class Read(Generic[*Ts]):
         values = compiled.construct_params(parameters)
         lent: PoolProxiedConnection | None = None
         connection: Any = None
+        begun = 0.0
         try:
             lent = await lend(engine, engine.raw_connection)
             connection = lent.driver_connection
+            begun = time.monotonic()
             rows: list[Any] = await (await connection.execute(compiled.string, values)).fetchall()
             return rows
         except psycopg.Error as error:
-            if connection and connection.closed:
-                return None
+            closed = bool(lent and connection.closed)
+            if lent and closed:
+                # Those from before are made anew before they are used, as when SQLAlchemy finds one closed.
+                engine.pool._invalidate(lent, error, _checkin=False)
+                if time.monotonic() - begun < AT_ONCE:
+                    return None
             hide = engine.sync_engine.hide_parameters
             raise DBAPIError.instance(
-                compiled.string, values, error, psycopg.Error, hide, dialect=engine.dialect
+                compiled.string, values, error, psycopg.Error, hide, closed, engine.dialect
             ) from error
         finally:
             # After a cancellation too: psycopg has ended what was under way, or closed the connection.

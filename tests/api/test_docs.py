@@ -3,6 +3,7 @@
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from app.docs import create_app
@@ -38,6 +39,14 @@ def test_routes_beside_the_pages_are_the_apps(client: TestClient) -> None:
     assert client.get("/docs/mine").json() == "http://testserver/docs/oauth2-redirect"
     assert client.get("/docs/other").text == "anything"
     assert client.get("/docsx").text == "anything"
+
+
+def test_routes_given_to_the_app_are_its_own() -> None:
+    """Whatever their paths are."""
+    app = create_app(routes=[Route("/{name}", lambda request: PlainTextResponse("mine")), Mount("/", routes=[])])
+    client = TestClient(app)
+    assert client.get("/any").text == "mine"
+    assert "swagger-ui" in client.get("/docs").text
 
 
 def test_pages_are_read_only() -> None:
