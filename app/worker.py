@@ -21,6 +21,7 @@ SHARED = (
     "app.database",
     "app.docs",
     "app.errors",
+    "app.reads",
     "sqlalchemy.dialects.postgresql.psycopg",
     "uvicorn.lifespan.on",
     "uvicorn.protocols.http.httptools_impl",

@@ -2,7 +2,6 @@
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import pytest
@@ -35,13 +34,11 @@ from sqlalchemy.exc import DataError, DBAPIError, InvalidRequestError, TimeoutEr
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.testclient import TestClient
 
-from app import database as database_module
 from app.database import Borrowed, is_away, read_engine, reading
 from app.notes import notes
-from app.reads import Read
+from app.reads import AT_ONCE, Read
+from tests.api.conftest import Call
 from tests.conftest import Database
-
-Call = Callable[[Callable[[], Awaitable[Any]]], Any]
 
 
 class Color(enum.Enum):
@@ -92,13 +89,10 @@ STATEMENTS: dict[str, tuple[Select[*tuple[Any, ...]], dict[str, Any]]] = {
 SQLALCHEMYS = ("a list", "options", "a value that its type changes", "an enum")
 
 
-@pytest.fixture
-def call(client: TestClient) -> Call:
-    """Calls in the app's event loop, with two notes there."""
+@pytest.fixture(autouse=True)
+def two_notes(client: TestClient) -> None:
     for text in ("one", "two"):
         assert client.post("/notes", json={"text": text}).status_code == 201
-    assert client.portal
-    return client.portal.call
 
 
 async def refuse(*_: Any, **__: Any) -> NoReturn:
@@ -157,19 +151,28 @@ def test_error_is_that_of_sqlalchemy(call: Call) -> None:
     call(divide)
 
 
+async def until_sleeping(number: int, seconds: float = 0) -> None:
+    """Wait until as many statements have slept in Postgres for longer than this."""
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%%' AND state = 'active'"
+    sql += f" AND query_start < clock_timestamp() - {seconds} * interval '1 s'"
+    async with asyncio.timeout(10), reading() as connection:
+        while (await connection.exec_driver_sql(sql)).scalar_one() != number:  # noqa: ASYNC110 - Postgres tells nobody
+            await asyncio.sleep(0.05)
+
+
 def end_backends(database: Database) -> None:
     if not database.server:
         pytest.skip("needs a server of our own")
     database.server.sql("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'app'")
 
 
+@pytest.mark.usefixtures("new_pools")
 @pytest.mark.parametrize("connections", [1, 3])
 def test_connections_that_the_server_closed(call: Call, database: Database, connections: int) -> None:
     """They are replaced without an error."""
     read = Read(select(func.pg_sleep(NUMBER)))
 
     async def several() -> None:
-        await read_engine().dispose()
         await read.all(number=0)
         await asyncio.gather(*(read.all(number=0.2) for _ in range(connections)))
 
@@ -179,13 +182,10 @@ def test_connections_that_the_server_closed(call: Call, database: Database, conn
 
     call(several)
     end_backends(database)
-    try:
-        call(again)
-    finally:
-        # New pools for the other tests, which know nothing of this.
-        call(database_module.dispose)
+    call(again)
 
 
+@pytest.mark.usefixtures("new_pools")
 def test_statement_that_was_running_is_not_sent_again(call: Call, database: Database) -> None:
     """What an operator ends stays ended: the client's answer is that of a database that is away."""
     read = Read(select(func.pg_sleep(NUMBER)))
@@ -193,30 +193,28 @@ def test_statement_that_was_running_is_not_sent_again(call: Call, database: Data
     async def running() -> None:
         await read.all(number=0)
         task = asyncio.create_task(read.all(number=30))
-        await asyncio.sleep(1)  # well beyond AT_ONCE
+        await until_sleeping(1, 2 * AT_ONCE)
         await asyncio.to_thread(end_backends, database)
         with pytest.raises(DBAPIError) as caught:
             await asyncio.wait_for(task, 10)
         assert is_away(caught.value)
-        await database_module.dispose()
 
     call(running)
 
 
+@pytest.mark.usefixtures("new_pools")
 @pytest.mark.parametrize("listened", ["checkin", "reset"])
 def test_listeners_to_returned_connections(call: Call, listened: str) -> None:
-    """They may wait, as SQLAlchemy lets them; no connection is lost."""
+    """They may wait, as SQLAlchemy lets them; no connection is lost, nor made anew."""
 
     async def listen() -> None:
         def clean(connection: Any, *_: object) -> None:
             connection.cursor().execute("RESET ALL")
 
         event.listen(read_engine().sync_engine, listened, clean)
-        read = Read(select(notes))
-        for _ in range(10):
-            await read.all()
+        read = Read(select(func.pg_backend_pid()))
+        assert len({(await read.all())[0][0] for _ in range(10)}) == 1
         assert not read_engine().pool.checkedout()  # type: ignore[attr-defined]  # a QueuePool
-        await database_module.dispose()
 
     call(listen)
 
@@ -238,26 +236,16 @@ def test_request_that_is_cancelled(call: Call, times: int) -> None:
     """What it was reading ends in Postgres too, and its pool loses no connection; also when it is cancelled again."""
     read = Read(select(func.pg_sleep(NUMBER)))
 
-    async def sleeping() -> int:
-        async with reading() as connection:
-            sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%%' AND state = 'active'"
-            return int((await connection.exec_driver_sql(sql)).scalar_one())
-
-    async def wait_for(number: int) -> None:
-        async with asyncio.timeout(10):
-            while await sleeping() != number:  # noqa: ASYNC110 - only Postgres knows, and it tells nobody
-                await asyncio.sleep(0.05)
-
     async def cancel() -> None:
         await read.all(number=0)
         task = asyncio.create_task(read.all(number=60))
-        await wait_for(1)
+        await until_sleeping(1)
         for _ in range(times):
             task.cancel()
             await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
             await task
-        await wait_for(0)
+        await until_sleeping(0)
         assert not read_engine().pool.checkedout()  # type: ignore[attr-defined]  # a QueuePool
         await asyncio.gather(*(read.all(number=0) for _ in range(10)))
 
@@ -284,17 +272,29 @@ def test_pool_that_is_lent_out(call: Call) -> None:
     call(exhaust)
 
 
-def test_listeners_see_every_statement(call: Call) -> None:
-    """Tracing, for one, listens to the engine: nothing passes it by."""
+async def read_thrice() -> None:
+    read = Read(select(notes))
+    for _ in range(3):
+        await read.all()
+
+
+@pytest.mark.usefixtures("new_pools")
+@pytest.mark.parametrize("listened", ["before_cursor_execute", "do_execute"])
+def test_listeners_see_every_statement(call: Call, listened: str) -> None:
+    """Tracing, for one, listens to the engine or to its dialect: nothing passes it by."""
 
     async def listen() -> None:
         seen: list[str] = []
-        event.listen(read_engine().sync_engine, "before_cursor_execute", lambda *arguments: seen.append(arguments[2]))
-        read = Read(select(notes))
-        for _ in range(3):
-            await read.all()
-        assert len(seen) == 3
-        # A new engine for the other tests.
-        await database_module.dispose()
+        event.listen(read_engine().sync_engine, listened, lambda *arguments: seen.append(str(arguments)))
+        await read_thrice()
+        assert len([one for one in seen if "FROM notes" in one]) == 3
 
     call(listen)
+
+
+@pytest.mark.usefixtures("new_pools")
+def test_log_has_every_statement(call: Call, caplog: pytest.LogCaptureFixture) -> None:
+    """With SQLAlchemy's logger at INFO."""
+    with caplog.at_level("INFO", "sqlalchemy.engine"):
+        call(read_thrice)
+    assert len([record for record in caplog.records if record.message.startswith("SELECT notes")]) == 3
