@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.importer import import_from_string
 
-from app import database, settings
+from app import database, settings, supervisor
 from app.body import BodyLimit
-from app.supervisor import DRAINING, STARTUP_FAILURE
+from app.supervisor import STARTUP_FAILURE
 
 # Seconds that the database has to answer `/health`.
 DATABASE_TIMEOUT = 1
@@ -31,9 +31,9 @@ async def live() -> Response:
 
 
 async def ready() -> Response:
-    """200 unless the slot is draining. Never asks the database: an outage there must not take every route down."""
-    draining = DRAINING.exists()
-    return JSONResponse({"ready": not draining}, status_code=503 if draining else 200)
+    """200 unless the slot drains or is incomplete. Never asks the database: an outage must not end every route."""
+    is_ready = supervisor.ready()
+    return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
 
 
 async def health() -> Response:

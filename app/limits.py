@@ -37,6 +37,16 @@ def memory_limit(root: Path = CGROUP) -> int | None:
     return int(text)
 
 
+def oom_kills(root: Path = CGROUP) -> int:
+    """How many processes the kernel has ended in this container for want of memory (cgroup v2, v1)."""
+    for path in (root / "memory.events", root / "memory/memory.oom_control"):
+        for line in _read(path).splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
 def cpu_limit(root: Path = CGROUP) -> float | None:
     """CPUs, a fraction as a fraction, or None when there is no limit."""
     v2 = _read(root / "cpu.max")

@@ -5,10 +5,13 @@ On SIGTERM `/ready` starts to answer 503, so that Traefik sends no more requests
 A worker that can't start is tried again while another serves; otherwise the slot has failed, and Docker's restart
 policy acts, which waits longer.
 
+What becomes of the workers stands in a file that `./stack` reads: WORKERS.
+
 Forked, not spawned, as Uvicorn's own supervisor does it: what was imported before is in memory once for all workers,
 and a new worker has only the app left to import. Standard library only.
 """
 
+import contextlib
 import gc
 import mmap
 import os
@@ -21,8 +24,21 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from app import limits
+
+FOLDER = Path(os.environ.get("SLOT_FOLDER", "/tmp"))  # noqa: S108 - a tmpfs of the container
 # Workers look for it at each `/ready`.
-DRAINING = Path(os.environ.get("DRAIN_FILE", "/tmp/draining"))  # noqa: S108 - a tmpfs of the container
+DRAINING = FOLDER / "draining"
+# There until all workers serve at one time: before that it isn't known whether the slot holds them.
+INCOMPLETE = FOLDER / "incomplete"
+# Seconds after the first that serves, for which it waits for the others; then some are better than none.
+COMPLETE_SECONDS = 30
+# A first line with a letter for each worker, then a line for each that ended without being asked to, with the reason,
+# and `draining` once the slot is.
+WORKERS = FOLDER / "workers"
+# Lines, so that a worker that ends every second for days doesn't fill the tmpfs.
+MOST = 100
+STARTING, SERVING, ENDED = b".+-"
 # What a worker returns that did not get as far as serving, as Uvicorn has it.
 STARTUP_FAILURE = 3
 # Seconds that workers have to end after a SIGINT, and after the time for requests in flight is over.
@@ -31,6 +47,16 @@ AT_ONCE = 1
 SHORT_LIFE = 5
 RESTART_DELAY = 1
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGALRM}
+
+
+def ready() -> bool:
+    """Whether Traefik should send this slot requests, as a worker sees it."""
+    if DRAINING.exists():
+        return False
+    try:
+        return time.time() - INCOMPLETE.stat().st_mtime > COMPLETE_SECONDS
+    except FileNotFoundError:
+        return True
 
 
 class Supervisor:
@@ -56,15 +82,20 @@ class Supervisor:
         self.graceful_seconds = graceful_seconds
         # By process id: which one it is, and when it was started.
         self.workers: dict[int, tuple[int, float]] = {}
-        # Shared with the workers: a byte each, set while it serves.
-        self.serving = mmap.mmap(-1, count)
+        self.oom_kills = limits.oom_kills()
+        WORKERS.write_bytes(bytes([STARTING]) * count + b"\n")
+        with WORKERS.open("r+b") as file:
+            # Shared with the workers: each sets its own letter once it serves.
+            self.states = mmap.mmap(file.fileno(), count)
         self.draining = False
         self.stopping = False
         self.failure = 0
+        self.lines = 0
 
     def run(self) -> int:
         """Run until every worker has ended; return this process's exit code."""
         DRAINING.unlink(missing_ok=True)
+        INCOMPLETE.touch()
         # The kernel drops a signal that PID 1 does not handle, and Docker would wait and kill.
         signal.signal(signal.SIGTERM, self.on_term)
         signal.signal(signal.SIGINT, self.on_int)
@@ -84,7 +115,6 @@ class Supervisor:
         return self.failure
 
     def start(self, index: int, delay: float = 0) -> None:
-        self.serving[index] = False
         # A signal that came between the fork and the handlers' reset would be handled by the child as if it were PID 1.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = 0 if self.stopping else os.fork()
@@ -102,7 +132,7 @@ class Supervisor:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             time.sleep(delay)
-            code = self.work(self.listener, partial(self.serving.__setitem__, index, True))
+            code = self.work(self.listener, partial(self.serve, index))
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except BaseException:
@@ -113,27 +143,56 @@ class Supervisor:
             # Not by way of the parent's stack.
             os._exit(code)
 
+    def serve(self, index: int) -> None:
+        """In a worker: say that it serves."""
+        first = set(self.states[:]) == {STARTING}
+        self.states[index] = SERVING
+        if set(self.states[:]) == {SERVING}:
+            INCOMPLETE.unlink(missing_ok=True)
+        elif first:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(INCOMPLETE)
+
     def ended(self, pid: int, code: int) -> None:
         index, started = self.workers.pop(pid)
-        self.serving[index] = False
+        if self.states[index] == SERVING:
+            self.states[index] = ENDED
         lived = time.monotonic() - started
         if self.stopping:
             return
-        if code == STARTUP_FAILURE and not any(self.serving[:]):
+        how = self.reason(code)
+        self.write_down(how)
+        if code == STARTUP_FAILURE and not self.serves():
             print(f"Worker {pid} could not start, and no other serves: so ends this slot.", file=sys.stderr)
             self.failure = STARTUP_FAILURE
             self.stop(AT_ONCE)
             return
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        print(f"Worker {pid} ended with {how} after {lived:.0f} s. Another starts.", file=sys.stderr)
+        print(f"Worker {pid} ended after {lived:.0f} s: {how}. Another starts.", file=sys.stderr)
         self.start(index, RESTART_DELAY if lived < SHORT_LIFE else 0)
+
+    def serves(self) -> bool:
+        return SERVING in self.states[:]
+
+    def write_down(self, line: str) -> None:
+        self.lines += 1
+        if self.lines <= MOST:
+            with WORKERS.open("a") as file:
+                file.write(f"{line}\n")
+
+    def reason(self, code: int) -> str:
+        """Why a worker ended, from its exit code and from what the kernel killed in this container for memory."""
+        before, self.oom_kills = self.oom_kills, limits.oom_kills()
+        if code == -signal.SIGKILL and self.oom_kills > before:
+            limit = limits.memory_limit()
+            size = f"APP_MEMORY={limit // limits.MIB}m" if limit else "the machine's memory"
+            return f"out of memory: {size} for {self.count} workers"
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
     def on_term(self, _signal: int, _frame: FrameType | None) -> None:
         if self.draining:
             return
-        self.draining = True
-        DRAINING.touch()
-        if not any(self.serving[:]):
+        self.drain()
+        if not self.serves():
             # Traefik sends nothing to a slot that does not serve yet.
             self.stop(AT_ONCE)
             return
@@ -142,9 +201,14 @@ class Supervisor:
         signal.setitimer(signal.ITIMER_REAL, self.drain_seconds or 1e-6)
 
     def on_int(self, _signal: int, _frame: FrameType | None) -> None:
+        self.drain()
+        self.stop(AT_ONCE)
+
+    def drain(self) -> None:
         self.draining = True
         DRAINING.touch()
-        self.stop(AT_ONCE)
+        self.lines = 0
+        self.write_down("draining")
 
     def on_alarm(self, _signal: int, _frame: FrameType | None) -> None:
         if self.stopping:

@@ -14,13 +14,19 @@ from ops.run import Stop
 
 # Seconds until the stack must answer, once its containers are healthy: Traefik finds a slot within two.
 ANSWER_SECONDS = 30
+# Seconds for one answer: an app that has much to do lets a request wait.
+PATIENCE = 10
+
+
+class Late(Stop):
+    """The app took the last request, and did not answer it in time."""
 
 
 class ToThisMachine(http.client.HTTPSConnection):
     """HTTPS to this machine under the public name, past DNS and the router: many can't reach their own address."""
 
     def __init__(self, domain: str, port: int, context: ssl.SSLContext) -> None:
-        super().__init__(domain, port, timeout=5)
+        super().__init__(domain, port, timeout=PATIENCE)
         self.context = context
 
     def connect(self) -> None:
@@ -63,9 +69,10 @@ def wait_for(config: dict[str, Any], what: str, wanted: dict[str, str]) -> dict[
             answer = ask(config, untrusting)
             if wanted.items() <= answer.items():
                 return answer
-            last = json.dumps(answer)
+            last, late = json.dumps(answer), False
         except (OSError, http.client.HTTPException, ValueError) as error:
-            last = str(error)
+            last, late = str(error), isinstance(error, socket.timeout)
         if time.monotonic() > deadline:
-            raise Stop(f"{address(config)}/health: {what} within {ANSWER_SECONDS} s; last: {last}.")
+            kind = Late if late else Stop
+            raise kind(f"{address(config)}/health: {what} within {ANSWER_SECONDS} s; last: {last}.")
         time.sleep(0.1)

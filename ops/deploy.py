@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from ops import releases, slots
+from ops import releases, rollout, slots
 from ops.backup import restore_point, summary
 from ops.build import build_release, check_settings, migrate
 from ops.checks import configuration
@@ -38,7 +38,7 @@ def deploy() -> None:
                 migrated = migrate()
         except Stop as failure:
             raise Stop(f"{failure}\nNothing was replaced. Serving now: {slots.summary()}.", failure.code) from None
-        slots.rollout(release, config)
+        rollout.roll_out(release, config)
         slots.keep(release)
     mention_what_was_left()
     if migrated and way_back:
@@ -76,9 +76,9 @@ def rollback(wanted: str | None) -> None:
         os.environ["RELEASE"] = release
         with step("Check the settings"):
             check_settings()
-        answer = slots.rollout(release, config)
+        answer = rollout.roll_out(release, config)
         slots.keep(release, rolled_back=current if release != current and not wanted else None)
-    if answer["database"] == "ok" and not answer["at_head"]:
+    if answer.get("database") == "ok" and not answer["at_head"]:
         print(
             f"The database's schema ({', '.join(answer['schema'])}) is newer than this release's code "
             f"({', '.join(answer['head'])}). That is allowed: it was only added to (README, Releases)."
@@ -99,10 +99,10 @@ def show_releases(as_json: bool) -> None:
 
 
 def serving_configuration() -> dict[str, Any]:
-    """The configuration, of a stack that runs. Raises Stop."""
+    """The configuration, of a stack whose front door is open: the slots are what is replaced. Raises Stop."""
     config = configuration()
-    if not running("traefik") or not slots.serving():
-        raise Stop("The stack does not serve: `./stack up` starts it.")
+    if not running("traefik"):
+        raise Stop("Traefik doesn't run: `./stack up` starts the stack.")
     return config
 
 

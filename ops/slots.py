@@ -1,28 +1,47 @@
-"""The two slots: what they run, and how one is replaced while the other serves."""
+"""The two slots: what they run, and what has become of their workers."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-import time
+from dataclasses import dataclass
 from typing import Any
 
-from ops import ask, releases
+from ops import releases
 from ops.lock import STATE
-from ops.run import HERE, Stop, compose, docker, step
+from ops.run import HERE, Stop, compose, docker
 
 SLOTS = ("app-1", "app-2")
-# Seconds that a release may take to come back, however short DEPLOY_TIMEOUT is.
-PATIENCE = 120
 # The configuration that serves, as Compose read it: .env, app.env and compose.yaml may have changed since.
 SNAPSHOT = STATE / "serving.json"
 
 
+@dataclass(frozen=True)
+class Workers:
+    """What PID 1 of a slot wrote down of its workers (app/supervisor.py)."""
+
+    # A letter each: `.` has not served yet, `+` serves, `-` has served and ended.
+    states: str
+    # Why each ended that was not asked to, oldest first.
+    ended: list[str]
+    draining: bool
+
+    @property
+    def all_serve(self) -> bool:
+        return set(self.states) == {"+"}
+
+    @property
+    def served(self) -> bool:
+        return self.states.strip(".") != ""
+
+
 def containers(slot: str) -> list[dict[str, Any]]:
     """The slot's container as `docker inspect` sees it; two, the running one last, if a command was interrupted."""
-    names = compose("ps", "--all", "--quiet", slot, check=False).stdout.split()
-    found: list[dict[str, Any]] = json.loads(docker("inspect", *names).stdout) if names else []
+    labels = {"project": releases.project(), "service": slot, "oneoff": "False"}
+    filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
+    names = docker("ps", "--all", "--quiet", *filters, check=False).stdout.split()
+    found: list[dict[str, Any]] = json.loads(docker("inspect", *names, check=False).stdout) if names else []
     return sorted(found, key=lambda one: (one["State"]["Running"], one["Created"]))
 
 
@@ -35,113 +54,49 @@ def release_of(slot: str) -> str | None:
     return str(found["Config"]["Image"]).rpartition(":")[2] if found else None
 
 
-def is_healthy(slot: str) -> bool:
-    found = container(slot)
-    return bool(found and found["State"].get("Health", {}).get("Status") == "healthy")
+def workers(found: dict[str, Any] | None) -> Workers | None:
+    """None when the container doesn't run, has not got that far, or is of a release that writes nothing down."""
+    if not found or not found["State"]["Running"]:
+        return None
+    said = docker("exec", found["Id"], "cat", "/tmp/workers", check=False)  # noqa: S108 - a tmpfs of the container
+    if said.returncode or not said.stdout.strip():
+        return None
+    states, *lines = said.stdout.splitlines()
+    return Workers(states, [line for line in lines if line != "draining"], "draining" in lines)
+
+
+def is_healthy(found: dict[str, Any]) -> bool:
+    return bool(found["State"].get("Health", {}).get("Status") == "healthy")
+
+
+def serves(found: dict[str, Any] | None) -> bool:
+    """Whether the slot runs, has once been ready, and isn't on its way out.
+
+    Docker's health is not asked where the slot itself says it: one that has much to do misses its checks, and serves.
+    """
+    said = workers(found)
+    return said.served and not said.draining if said else bool(found and is_healthy(found))
 
 
 def serving() -> list[str]:
-    return [slot for slot in SLOTS if is_healthy(slot)]
+    return [slot for slot in SLOTS if serves(container(slot))]
 
 
-def wait_until_routed(slot: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Wait until a request from outside was answered by this slot; return the answer. Raises Stop."""
-    found = container(slot)
-    if not found:
-        raise Stop(f"{slot} has no container.")
-    # A container's host name is the beginning of its id.
-    return ask.wait_for(config, f"{slot} did not answer through Traefik", {"slot": found["Id"][:12]})
+def refuse_ends(slot: str, found: dict[str, Any], said: Workers | None, ends: dict[str, int]) -> None:
+    """Raises Stop, with the reason, when a worker of the container has ended that is not yet in `ends`."""
+    new = said.ended[ends.get(found["Id"], 0) :] if said else []
+    if new:
+        raise Stop(f"A worker of {slot} ended: {new[0]}.")
 
 
-def update(
-    slot: str, config: dict[str, Any], timeout: int, files: tuple[str, ...] = (), doubtful: bool = False
-) -> dict[str, Any]:
-    """Bring the slot to what Compose would start, and wait until Traefik routes to it; return its first answer.
-
-    A `doubtful` slot gets another container also when it has one that looks as it should. Raises Stop. Touches nothing
-    while the other slot, if it is healthy, isn't routed to.
-    """
-    others = set(serving()) - {slot}
-    for other in others:
-        wait_until_routed(other, config)
-    # What an interrupted Compose left: where there are two containers it confuses them over their names.
-    left = containers(slot) if doubtful and others else containers(slot)[:-1]
-    for one in left:
-        docker("stop", one["Id"])
-        docker("rm", one["Id"])
-    # Nothing to drain where nothing serves.
-    timeout_of_stop = () if is_healthy(slot) else ("--timeout", "1")
-    before = container(slot)
-    compose(*files, "up", "--detach", "--no-deps", "--no-build", *timeout_of_stop, slot)
-    wait_until_healthy(slot, timeout, before)
-    return wait_until_routed(slot, config)
-
-
-def wait_until_healthy(slot: str, timeout: int, before: dict[str, Any] | None) -> None:
-    """Wait until the slot's own health check succeeds. Raises Stop when it doesn't in time, or crashes.
-
-    Compose's --wait would go on waiting for a container that Docker starts again and again.
-    """
-    crashes = before["RestartCount"] if before else 0
-    deadline = time.monotonic() + timeout
-    while not is_healthy(slot):
-        found = container(slot)
-        if not found or found["State"]["Status"] == "exited":
-            raise Stop(f"{slot} ended.")
-        if found["RestartCount"] > (crashes if before and found["Id"] == before["Id"] else 0):
-            raise Stop(f"{slot} crashed.")
-        if time.monotonic() > deadline:
-            raise Stop(f"{slot} was not ready within DEPLOY_TIMEOUT={timeout} s.")
-        time.sleep(0.2)
-
-
-def rollout(release: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Replace the slots one at a time; return the last answer. A failure brings back what served, and raises."""
-    before, timeout = serving(), int(config["x-deploy"]["timeout"])
-    # What an interrupted rollout left on its way is no release to go back to, unless it is all that serves.
-    running = [release_of(slot) for slot in before]
-    old = releases.current() if releases.current() in running or not running else running[0]
-    touched: list[str] = []
-    answer: dict[str, Any] = {}
-    # The one that serves last: until then it is all there is.
-    for slot in sorted(SLOTS, key=before.__contains__):
-        touched.append(slot)
-        try:
-            with step(f"Replace {slot}"):
-                answer = update(slot, config, timeout)
-        except (Stop, KeyboardInterrupt) as failure:
-            if isinstance(failure, Stop):
-                print(failure, file=sys.stderr)
-                show_evidence(slot)
-            if old:
-                go_back(old, touched, config, timeout)
-            if isinstance(failure, Stop):
-                raise Stop(f"Release {release} does not serve. Serving now: {summary()}.") from None
-            raise
-    return answer
-
-
-def go_back(release: str, touched: list[str], config: dict[str, Any], timeout: int) -> None:
-    """Bring the slots that a failed rollout touched back to `release`, the one first that it was just replacing."""
-    os.environ["RELEASE"] = release
-    snapshot = json.loads(SNAPSHOT.read_text()) if SNAPSHOT.exists() else {"services": {"app-1": {"image": None}}}
-    # Settings may have changed too, so what counts is how it was started. Compose finds no change in it.
-    known = snapshot["services"]["app-1"]["image"] == releases.image(release)
-    files = ("--project-directory", str(HERE), "--file", str(SNAPSHOT)) if known else ()
-    for slot in reversed(touched):
-        try:
-            with step(f"Back to {release} in {slot}"):
-                # It has served before, and there is nothing to go back to from here: all the time that it may need.
-                # The one that was being replaced may look well and be on its way out: told to stop, it drains, and
-                # the engine goes on with that when whoever asked for it is gone.
-                update(slot, config, max(timeout, PATIENCE), files, doubtful=slot == touched[-1])
-        except Stop as failure:
-            print(failure, file=sys.stderr)
-            show_evidence(slot)
+def ended() -> dict[str, int]:
+    """How many workers have ended in each slot's container by now, by the container's id."""
+    found = [one for slot in SLOTS for one in containers(slot)]
+    return {one["Id"]: len(said.ended) for one in found if (said := workers(one))}
 
 
 def start_app() -> None:
-    """Start the front door, the slots and all that they need, and wait until they are healthy."""
+    """Start the front door, the slots and all that they need, and wait until every worker serves. Raises Stop."""
     compose("up", "--detach", "--wait", "traefik", *SLOTS)
 
 
@@ -166,7 +121,7 @@ def keep(release: str, rolled_back: str | None = None) -> None:
 
 
 def unchanged(release: str) -> bool:
-    """Whether both slots are healthy and just what Compose would start: nothing is to be checked or replaced then."""
+    """Whether both slots serve and are just what Compose would start: nothing is to be checked or replaced then."""
     settings = compose("config", "--format", "json").stdout
     if not SNAPSHOT.exists() or SNAPSHOT.read_text() != settings:
         return False
@@ -174,7 +129,7 @@ def unchanged(release: str) -> bool:
     wanted, image = dict(line.split() for line in hashes.stdout.splitlines()), releases.image_id(release)
     for slot in SLOTS:
         found = container(slot)
-        if not found or not well(found["State"]) or found["Image"] != image:
+        if not found or not serves(found) or found["Image"] != image:
             return False
         if found["Config"]["Labels"]["com.docker.compose.config-hash"] != wanted[slot]:
             return False

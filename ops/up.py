@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from ops import ask, major, releases, slots
+from ops import ask, major, releases, rollout, slots
 from ops.backup import summary
 from ops.build import build_all, check_settings, migrate
 from ops.certificate import check_names, check_store, wait_for_certificates
@@ -38,7 +38,7 @@ def up() -> None:
         try:
             release, migrated = start(config, bool(slots.serving()))
             with step("Wait for an answer"):
-                ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
+                rollout.answer(config, "the app and its database did not answer", {"database": "ok"})
         except (Stop, KeyboardInterrupt) as failure:
             failed = isinstance(failure, Stop) and failure.code == 1
             if failed:
@@ -74,16 +74,18 @@ def start(config: dict[str, Any], serving: bool) -> tuple[str, bool]:
     if not serving:
         with step("Start Postgres, migrate, start the slots and Traefik"):
             slots.start_all()
+            for slot in slots.SLOTS:
+                rollout.wait_until_ready(slot, int(config["x-deploy"]["timeout"]), slots.container(slot), {})
         return release, True
     # One at a time: `up` stops all that changed before it starts any.
     with step("Update Postgres, its backups and Traefik"):
         compose("up", "--detach", "--wait", "--no-deps", "postgres", "traefik")
         compose("up", "--detach", "--no-deps", "backup")
-    answer = ask.wait_for(config, "the app did not answer", {})
+    answer = rollout.answer(config, "the app did not answer", {})
     migrated = False
     if not answer.get("at_head") or any(slots.release_of(slot) != release for slot in slots.SLOTS):
         with step("Migrate"):
             migrated = migrate()
     if not same:
-        slots.rollout(release, config)
+        rollout.roll_out(release, config)
     return release, migrated

@@ -20,7 +20,7 @@ NOBODY = 65534
 
 # Which files bring stacks of their own, none of which the others touch: their tests wait a lot, and run beside those.
 ROOMS = {
-    **dict.fromkeys(("test_deploy", "test_faults"), "releases"),
+    **dict.fromkeys(("test_deploy", "test_faults", "test_overloaded"), "releases"),
     **dict.fromkeys(("test_certificates", "test_client_address", "test_malformed", "test_abuse"), "front door"),
     **dict.fromkeys(("test_backup", "test_backup_schedule", "test_offsite", "test_restore"), "backups"),
 }

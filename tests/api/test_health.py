@@ -1,10 +1,11 @@
+import os
 import time
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
-from app import health
+from app import supervisor
 from tests.conftest import Database
 
 
@@ -20,10 +21,23 @@ def test_draining_slot_is_live_and_serves_but_is_not_ready(
 ) -> None:
     """While a slot drains only `/ready` changes."""
     (tmp_path / "draining").touch()
-    monkeypatch.setattr(health, "DRAINING", tmp_path / "draining")
+    monkeypatch.setattr(supervisor, "DRAINING", tmp_path / "draining")
     assert client.get("/ready").status_code == 503
     assert client.get("/live").status_code == 200
     assert client.get("/").status_code == 200
+
+
+def test_slot_whose_workers_do_not_all_serve_yet(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets no requests, unless the others don't come in time."""
+    mark = tmp_path / "incomplete"
+    mark.touch()
+    monkeypatch.setattr(supervisor, "INCOMPLETE", mark)
+    assert client.get("/ready").status_code == 503
+    since = time.time() - supervisor.COMPLETE_SECONDS - 1
+    os.utime(mark, (since, since))
+    assert client.get("/ready").status_code == 200
 
 
 def test_health_tells_whether_the_schema_is_at_head(client: TestClient, database: Database) -> None:

@@ -31,6 +31,13 @@ async def block() -> None:
     time.sleep(600)  # noqa: ASYNC251 - that is the point
 
 
+@router.get("/busy")
+async def busy(seconds: float) -> dict[str, float]:
+    """Blocks the event loop for a while, as a long computation does."""
+    time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+    return {"busy": seconds}
+
+
 @router.get("/hog")
 async def hog() -> None:
     """Takes memory until somebody ends it."""

@@ -140,12 +140,18 @@ BROKEN = {
         {"APP": "app.hang:app", "DEPLOY_TIMEOUT": "8"},
         "health",
     ),
+    "memory": (
+        # Two workers that need 300 MB each; while one is alone, it serves.
+        {"app__memory.py": LIFESPAN.format("app.state.model = bytearray(os.urandom(1 << 20)) * 300")},
+        {"APP": "app.memory:app"},
+        "out of memory: APP_MEMORY=512m for 2 workers",
+    ),
     "second": ({"app__second.py": LIFESPAN.format(AFTER_APP_1)}, {"APP": "app.second:app"}, "as planned"),
 }
 
 
 @pytest.mark.parametrize(
-    "kind", ["build", "setting", "migration", "hang", "second", pytest.param("crash", marks=pytest.mark.long)]
+    "kind", ["build", "setting", "migration", "hang", "memory", "second", pytest.param("crash", marks=pytest.mark.long)]
 )
 def test_broken_release(repository: Repository, load: Load, kind: str) -> None:
     """The old release serves throughout, in both slots after; the evidence is shown; the next deploy works."""

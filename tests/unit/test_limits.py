@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from app.limits import RESERVE, RESERVED_CONNECTIONS, Sizes, cpu_limit, memory_limit, sizes, worker_count
+from app.limits import RESERVE, RESERVED_CONNECTIONS, Sizes, cpu_limit, memory_limit, oom_kills, sizes, worker_count
 from tests.conftest import REPO
 
 MIB = 2**20
@@ -54,6 +54,13 @@ def test_v1_without_limits(tmp_path: Path) -> None:
     )
     assert memory_limit(root) is None
     assert cpu_limit(root) is None
+
+
+def test_what_was_killed_for_memory(tmp_path: Path) -> None:
+    """v2 and v1 count it in a line of a file; without such a line nothing was."""
+    v2 = cgroup(tmp_path / "2", memory_DOT_events="low 0\noom 3\noom_kill 2\noom_group_kill 0")
+    v1 = cgroup(tmp_path / "1", memory__memory_DOT_oom_control="oom_kill_disable 0\nunder_oom 0\noom_kill 4")
+    assert (oom_kills(v2), oom_kills(v1), oom_kills(tmp_path)) == (2, 4, 0)
 
 
 def test_no_cgroup_at_all(tmp_path: Path) -> None:

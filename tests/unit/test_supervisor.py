@@ -86,7 +86,7 @@ def start(draining: Path, listener: socket.socket) -> Iterator[Start]:
         process = Parent(
             [sys.executable, "-c", PROGRAM.format(work=work), *numbers],
             cwd=REPO,
-            env={**os.environ, "DRAIN_FILE": str(draining), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "SLOT_FOLDER": str(draining.parent), "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -179,9 +179,30 @@ def test_killed_worker_is_replaced(start: Start) -> None:
     pids = {process.says()[1], process.says()[1]}
     killed = pids.pop()
     os.kill(int(killed), signal.SIGKILL)
-    assert process.complains() == f"Worker {killed} ended with SIGKILL after 0 s. Another starts."
+    assert process.complains() == f"Worker {killed} ended after 0 s: SIGKILL. Another starts."
     assert process.says()[1] not in {killed, *pids}
     assert process.poll() is None
+
+
+def test_what_became_of_the_workers_is_written_down(start: Start, draining: Path) -> None:
+    """A letter for each worker, a line for each end, and whether the slot drains: what `./stack` goes by."""
+    written = draining.with_name("workers")
+    process = start(WORK.replace("    serving()", "    time.sleep(os.path.exists('/') and 0.5); serving()"), 2, 60)
+    while not written.exists() or not written.read_text():
+        assert process.poll() is None
+    assert written.read_text() == "..\n"
+    # Not known to be complete, and so not ready, until all serve.
+    assert draining.with_name("incomplete").exists()
+    killed, _ = process.says()[1], process.says()[1]
+    assert written.read_text() == "++\n"
+    assert not draining.with_name("incomplete").exists()
+    os.kill(int(killed), signal.SIGKILL)
+    process.complains()
+    assert sorted(written.read_text().splitlines()[0]) == ["+", "-"]
+    assert process.says()[0] == "running"
+    process.send_signal(signal.SIGTERM)
+    process.complains()
+    assert written.read_text() == "++\nSIGKILL\ndraining\n"
 
 
 def test_worker_that_ends_by_itself_is_replaced(start: Start) -> None:
@@ -189,7 +210,7 @@ def test_worker_that_ends_by_itself_is_replaced(start: Start) -> None:
     process = start("def work(listener, serving): return 0")
     begun = time.monotonic()
     for _ in range(3):
-        assert "ended with exit code 0 after" in process.complains()
+        assert process.complains().endswith(" s: exit code 0. Another starts.")
     assert time.monotonic() - begun >= 2
 
 
@@ -209,8 +230,8 @@ def test_worker_that_cannot_start_beside_one_that_serves(start: Start, tmp_path:
     killed, other = process.says()[1], process.says()[1]
     (tmp_path / "broken").touch()
     os.kill(int(killed), signal.SIGKILL)
-    assert "ended with SIGKILL" in process.complains()
-    assert "ended with exit code 3" in process.complains()
+    assert "s: SIGKILL." in process.complains()
+    assert "s: exit code 3." in process.complains()
     (tmp_path / "broken").unlink()
     while process.says()[0] != "running":
         pass

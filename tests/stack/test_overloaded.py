@@ -1,0 +1,76 @@
+"""Slots with more to do than they can: Docker calls them unhealthy, and the way back is open."""
+
+import threading
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from tests.stack.stacks import Repository, wait_until
+
+CLIENTS = 48
+# Of a route that blocks the event loop: four workers then have requests of 6 s in front of each.
+BUSY = {"seconds": "0.5"}
+
+
+class Crowd:
+    """Clients that each ask again as soon as they have an answer, from __enter__ to __exit__."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self.failed: list[str] = []
+        self.answered = 0
+        self.ending = threading.Event()
+        self.threads = [threading.Thread(target=self.ask) for _ in range(CLIENTS)]
+
+    def __enter__(self) -> "Crowd":
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ending.set()
+        for thread in self.threads:
+            thread.join()
+
+    def ask(self) -> None:
+        with self.repository.client() as client:
+            while not self.ending.is_set():
+                try:
+                    answer = client.get("/busy", params=BUSY, timeout=60)
+                    if answer.status_code != 200:
+                        self.failed.append(f"{answer.status_code} {answer.text[:200]}")
+                except httpx2.HTTPError as error:
+                    self.failed.append(repr(error))
+                self.answered += 1
+
+
+@pytest.fixture
+def crowd(repository: Repository) -> Iterator[Crowd]:
+    """It has both slots unhealthy by now, and no request of it may fail."""
+
+    def unhealthy() -> bool:
+        found = repository.containers()
+        return {found[slot]["State"]["Health"]["Status"] for slot in ("app-1", "app-2")} == {"unhealthy"}
+
+    with Crowd(repository) as crowd:
+        wait_until(unhealthy, seconds=120)
+        before = crowd.answered
+        yield crowd
+    print(f"{crowd.answered - before} answers, {len(crowd.failed)} failed")
+    assert crowd.answered > before
+    assert crowd.failed == []
+
+
+def test_way_back_under_overload(repository: Repository, crowd: Crowd) -> None:
+    """A release is taken back, one at a time and no request in flight lost, and `up` finds that the stack serves."""
+    [serving] = set(repository.releases().values())
+    newer = repository.commit(**{"app__release.py": "# another release\n"})
+    done = repository.stack("deploy")
+    assert done.returncode == 0, done.stderr
+    assert set(repository.releases().values()) == {newer}
+    done = repository.stack("rollback")
+    assert done.returncode == 0, done.stderr
+    assert set(repository.releases().values()) == {serving}
+    done = repository.stack("up")
+    assert done.returncode == 0, done.stderr
