@@ -181,6 +181,7 @@ def plan(to: str) -> dict[str, Any]:
 
 def main(to: str) -> dict[str, Any]:
     """Restore into the new volume; what was found there is printed."""
+    server.hold()
     barman("archive-wal", "main")
     instance = recover(choose(to), TARGET, durable=True)
     try:

@@ -74,6 +74,7 @@ def serve() -> None:
     # Each start of a job and each one that is still running would be a line.
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(message)s")
     settings.check()
+    server.hold()
     full, incremental, verification = (settings.crontab(setting) for setting in settings.SCHEDULES)
     every = settings.every()
     scheduled = {"full": [full], "backup": [full, incremental], "verify": [verification]}

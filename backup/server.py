@@ -130,6 +130,26 @@ def recall(name: str) -> dict[str, Any]:
     return {}
 
 
+def hold() -> None:
+    """Keep the backup volume locked until this process ends, as lock/hold does it. Raises Failure.
+
+    Two services on one volume would receive two databases' WAL into one folder, or remove each other's backups.
+    """
+    path = VOLUME / ".held-by"
+    # Never closed: with this process, its container and what it started there end.
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Failure(
+            f"Another service uses the backup volume: {path.read_text().strip()}. Two would destroy what it holds. "
+            "Stop that one, or give this one a volume of its own."
+        ) from None
+    os.ftruncate(file, 0)
+    holder = f"container {os.uname().nodename} of the project {os.environ.get('PROJECT')}, since {now():%FT%TZ}\n"
+    os.write(file, holder.encode())
+
+
 @contextmanager
 def alone(job: str, wait: bool = False) -> Iterator[None]:
     """Hold the job's lock in this container. Raises Failure while another holds it, or waits."""

@@ -6,11 +6,11 @@ import json
 import subprocess
 import sys
 import tempfile
-from datetime import datetime, timezone
 from typing import Any
 
-from ops import run
+from ops import clone, releases, run
 from ops.run import HERE, Stop, running, step
+from ops.words import duration, since, size
 
 PROGRAM = ("python", "-m", "backup")
 
@@ -75,6 +75,7 @@ def restore_point(name: str) -> str:
 
 def inside(*verb: str) -> Any:
     """What the running backup container answers to a verb. Raises Stop with what it said."""
+    clone.check_folder(releases.project())
     if not running("backup"):
         raise Stop("The service `backup` isn't running: ./stack up")
     return answer("exec", "-T", "backup", *PROGRAM, *verb)
@@ -113,24 +114,3 @@ def answer(*argv: str) -> Any:
         printed.seek(0)
         text = printed.read()
     return json.loads(text) if text.strip() else None
-
-
-def size(count: float) -> str:
-    """Bytes for people: 31.6 MB."""
-    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= length:
-            return f"{count / length:.1f} {unit}"
-    return f"{count:.0f} B"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 3 h."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def since(moment: str) -> str:
-    # Python 3.9 reads no fraction of a second but of three or six digits; none of these has one.
-    return duration((datetime.now(timezone.utc) - datetime.fromisoformat(moment)).total_seconds())

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ops import dotenv
+from ops import clone, dotenv
 from ops.front import check_settings
 from ops.run import HERE, Stop, compose, docker, running
 
@@ -29,6 +29,7 @@ def configuration() -> dict[str, Any]:
         print(f".env sets {name}, which is no setting: .env.example lists them.", file=sys.stderr)
     config: dict[str, Any] = json.loads(done.stdout)
     check_settings(config["services"]["traefik"]["environment"])
+    clone.check_folder(config["name"])
     return config
 
 

@@ -12,6 +12,7 @@ from ops.checks import configuration
 from ops.images import base_images
 from ops.install import ensure_docker
 from ops.run import HERE, Stop, compose, docker, running, step
+from ops.throwaway import throwaway
 
 VERSIONS = HERE / "migrations/versions"
 # The tag of this checkout's image, beside the one that runs.
@@ -44,10 +45,8 @@ def write_revision(message: str) -> None:
     ensure_docker()
     config = configuration()
     base_images(config)
-    # Under another project's name nothing here meets the stack that may be running.
-    project = ("--project-name", f"{config['name']}-migration")
     numbers = [int(path.name.split("_")[0]) for path in VERSIONS.glob("[0-9]*_*.py")]
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, throwaway(config, "migration") as own:
         # The migration's user reads and writes here, whatever the rights of the checkout.
         Path(scratch).chmod(0o755)
         folder = Path(scratch, "versions")
@@ -57,17 +56,14 @@ def write_revision(message: str) -> None:
             (folder / old.name).write_text(old.read_text())
             (folder / old.name).chmod(0o644)
         mount = ("--volume", f"{folder}:/code/migrations/versions")
-        alembic = (*project, "run", "--rm", "--no-deps", "-T", *mount, "migrate", "alembic")
-        try:
-            with step("Start a Postgres of its own"):
-                compose(*project, "build", "--quiet", "migrate", "postgres")
-                compose(*project, "up", "--detach", "--wait", "postgres")
-            with step("Migrate it, and compare it with the models"):
-                compose(*alembic, "upgrade", "head")
-                revision = ("revision", "--autogenerate", "--rev-id", f"{max(numbers, default=0) + 1:04}")
-                compose(*alembic, *revision, "--message", message)
-        finally:
-            compose(*project, "down", "--volumes", "--rmi", "all", "--timeout", "1", check=False)
+        alembic = ("run", "--rm", "--no-deps", "-T", *mount, "migrate", "alembic")
+        with step("Start a Postgres of its own"):
+            own("build", "--quiet", "migrate", "postgres")
+            own("up", "--detach", "--wait", "postgres")
+        with step("Migrate it, and compare it with the models"):
+            own(*alembic, "upgrade", "head")
+            revision = ("revision", "--autogenerate", "--rev-id", f"{max(numbers, default=0) + 1:04}")
+            own(*alembic, *revision, "--message", message)
         written = [path for path in folder.glob("*.py") if not (VERSIONS / path.name).exists()]
         if not written:
             raise Stop("There is nothing to write: the migrations make what the models say.")

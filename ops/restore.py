@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ops import ask, dotenv, major, slots
-from ops.backup import answer, inside, size
+from ops.backup import answer, inside
 from ops.build import build_all
 from ops.checks import configuration
 from ops.images import base_images
 from ops.install import ensure_docker
 from ops.lock import lock
 from ops.run import Stop, compose, docker, step
+from ops.words import size
 
 ONE_SHOT = ("run", "--rm", "--no-deps", "-T")
 SETTING = "POSTGRES_VOLUME"

@@ -50,11 +50,17 @@ def step(title: str) -> Iterator[None]:
         print(f"==> {title}: {outcome}{time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
 
 
-def docker(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run docker in this folder; return the finished process. A failure raises Stop with what docker said."""
+def docker(
+    *argv: str, check: bool = True, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run docker in this folder; return the finished process. A failure raises Stop with what docker said.
+
+    `environment`: instead of this process's.
+    """
     process = subprocess.Popen(
         ["docker", *argv],
         cwd=HERE,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

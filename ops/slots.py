@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from ops import releases
+from ops import clone, releases
 from ops.lock import STATE
 from ops.run import HERE, Stop, compose, docker
 
@@ -112,6 +112,7 @@ def start_all() -> None:
 
 def keep(release: str, rolled_back: str | None = None) -> None:
     """Make what serves now what plain `docker compose` would start, and what a failed rollout goes back to."""
+    clone.remember()
     draft = SNAPSHOT.with_suffix(".new")
     draft.touch(mode=0o600)
     draft.write_text(compose("config", "--format", "json").stdout)

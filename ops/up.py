@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from ops import ask, major, releases, rollout, slots
+from ops import ask, clone, major, releases, rollout, slots
 from ops.backup import summary
 from ops.build import build_all, check_settings, migrate
 from ops.certificate import check_names, check_store, wait_for_certificates
@@ -65,6 +65,7 @@ def start(config: dict[str, Any], serving: bool) -> tuple[str, bool]:
     with step("Build the images"):
         release = build_all()
     major.refuse_another(config)
+    clone.check_volume(config)
     same = serving and slots.unchanged(release)
     with step("Check the settings"):
         if not same:

@@ -6,7 +6,7 @@ import os
 import time
 
 from ops import slots
-from ops.backup import answer, backup, size, verify
+from ops.backup import answer, backup, verify
 from ops.build import build_all
 from ops.checks import configuration
 from ops.images import base_images
@@ -15,6 +15,7 @@ from ops.lock import lock
 from ops.major import SERVICES, put_back, running_images, versions
 from ops.restore import ONE_SHOT, SETTING, confirm, exists, switch
 from ops.run import Stop, step
+from ops.words import size
 
 
 def upgrade(yes: bool) -> None:

@@ -19,7 +19,7 @@ def used_by_compose() -> set[str]:
     text = "".join((REPO / path).read_text() for path in ("compose.yaml", "traefik/static.env"))
     # Handed to the backup service by name alone.
     named = set(re.findall(r"\bBACKUP_[A-Z0-9_]+", text))
-    return named | set(re.findall(r"\$\{([A-Z0-9_]+)", text)) - {"COMPOSE_PROJECT_NAME"}
+    return named | set(re.findall(r"\$\{([A-Z0-9_]+)", text))
 
 
 def test_one_list_of_settings() -> None:

@@ -1,0 +1,59 @@
+"""A Compose project that is made for one task and removed after it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from offline.images import STAND_INS
+from ops.run import HERE, Stop, docker
+
+
+class Compose(Protocol):
+    def __call__(self, *argv: str, check: bool = ...) -> Any: ...
+
+
+@contextlib.contextmanager
+def throwaway(config: dict[str, Any], purpose: str) -> Iterator[Compose]:
+    """Give what runs Compose on a project of its own, and remove that project, its volumes included, at the end.
+
+    Of the settings it gets the base images alone: nothing in .env or the shell that belongs to the running stack, its
+    volumes, ports, networks or release, reaches it. Raises Stop.
+    """
+    name = f"{config['name']}-{purpose}"
+    settings = re.findall(r"^(?:# )?([A-Z][A-Z0-9_]*)=", (HERE / ".env.example").read_text(), re.MULTILINE)
+    environment = {
+        key: value for key, value in os.environ.items() if key not in settings and not key.startswith("COMPOSE_")
+    }
+    bases: dict[str, str] = {}
+    for service in config["services"].values():
+        bases.update({k: v for k, v in service.get("build", {}).get("args", {}).items() if k in STAND_INS})
+    with tempfile.NamedTemporaryFile("w", suffix=".env") as file:
+        file.write("".join(f"{key}={value}\n" for key, value in bases.items()))
+        file.flush()
+        # compose.yaml alone: what an override file names may be anybody's.
+        where = ("--project-name", name, "--project-directory", str(HERE), "--file", str(HERE / "compose.yaml"))
+
+        def compose(*argv: str, check: bool = True) -> Any:
+            return docker("compose", *where, "--env-file", file.name, *argv, check=check, environment=environment)
+
+        refuse_others_volumes(json.loads(compose("config", "--format", "json").stdout), name)
+        # What an earlier one that was killed left behind.
+        remove = ("down", "--volumes", "--rmi", "all", "--timeout", "1")
+        compose(*remove, check=False)
+        try:
+            yield compose
+        finally:
+            compose(*remove, check=False)
+
+
+def refuse_others_volumes(config: dict[str, Any], name: str) -> None:
+    """Raises Stop unless every volume is the project's own, for all of them are removed with it."""
+    for volume in config.get("volumes", {}).values():
+        if volume.get("external") or not volume["name"].startswith(f"{name}_"):
+            raise Stop(f"The volume {volume['name']} is not of the throwaway project {name}: nothing was started.")

@@ -1,0 +1,175 @@
+"""A volume has one server, and a project one folder: whatever is started beside them is refused."""
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.stack.backups import stored
+from tests.stack.stacks import Clone, inspect, run, wait_until
+
+
+class Writer(threading.Thread):
+    """Writes notes one after another, from __enter__ to __exit__, and keeps the ids of those that were acknowledged."""
+
+    def __init__(self, clone: Clone) -> None:
+        super().__init__()
+        self.clone = clone
+        self.ids: list[int] = []
+        self.failed: list[str] = []
+        self.ending = threading.Event()
+
+    def __enter__(self) -> "Writer":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ending.set()
+        self.join()
+
+    def run(self) -> None:
+        with self.clone.client() as client:
+            while not self.ending.wait(0.02):
+                try:
+                    self.ids.append(client.post("/notes", json={"text": "x"}).raise_for_status().json()["id"])
+                except httpx2.HTTPError as error:
+                    self.failed.append(repr(error))
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """A stack whose .env names the volume, as a restore or an upgrade leaves it."""
+    clone = Clone(tmp_path_factory.mktemp("clone"), "one-server")
+    clone.remove()
+    volume = f"{clone.project}_postgres-20261101000000"
+    labels = (f"com.docker.compose.project={clone.project}", "com.docker.compose.volume=postgres-data")
+    run("docker", "volume", "create", *(f"--label={label}" for label in labels), volume)
+    with (clone.folder / ".env").open("a") as env:
+        env.write(f"POSTGRES_VOLUME={volume}\n")
+    try:
+        done = clone.stack("up")
+        assert done.returncode == 0, done.stderr
+        yield clone
+    finally:
+        clone.remove()
+
+
+def test_migration_keeps_off_the_running_database(moved: Clone) -> None:
+    """`./stack migration` starts a Postgres on a volume of its own: no write is lost, no id given twice."""
+    server = inspect(moved.container("postgres"))["State"]["StartedAt"]
+    with Writer(moved) as writer:
+        wait_until(lambda: len(writer.ids) > 10)
+        done = moved.stack("migration", "nothing")
+        assert "There is nothing to write" in done.stderr
+        # Postgres looks whether its lock file is still its own every minute, so what counts is that nobody else ran.
+        count = len(writer.ids)
+        wait_until(lambda: len(writer.ids) > count + 50)
+    assert writer.failed == []
+    assert sorted(set(writer.ids)) == writer.ids
+    assert set(writer.ids) <= stored(moved)
+    assert inspect(moved.container("postgres"))["State"]["StartedAt"] == server
+    assert run("docker", "volume", "ls", "-q", "--filter", f"name={moved.project}-migration") == ""
+    log = moved.compose("logs", "postgres")
+    assert "data directory lock file is invalid" not in log
+
+
+@pytest.mark.parametrize(
+    ("service", "command"),
+    [("postgres", ()), ("traefik", ()), ("backup", ("serve",)), ("backup", ("restore", "latest"))],
+)
+def test_second_server_is_refused(moved: Clone, service: str, command: tuple[str, ...]) -> None:
+    """It says which container of which project holds the volume; the one that runs goes on."""
+    container = moved.container(service)
+    before = inspect(container)["State"]
+    said = moved.compose("run", "--rm", "--no-deps", "-T", service, *command, check=False)
+    assert f"container {container[:12]} of the project {moved.project}, since 20" in said
+    assert "Two would destroy what it holds." in said
+    assert inspect(container)["State"]["StartedAt"] == before["StartedAt"]
+
+
+def test_another_project_on_the_volume_is_refused(moved: Clone) -> None:
+    """POSTGRES_VOLUME in a copied .env: the two servers would not see each other's processes."""
+    other = ("--project-name", f"{moved.project}-other")
+    try:
+        said = moved.compose(*other, "up", "--detach", "--wait", "postgres", check=False)
+        assert "is unhealthy" in said or "exited" in said
+        log = moved.compose(*other, "logs", "postgres")
+        assert f"of the project {moved.project}, since 20" in log
+    finally:
+        # Never its volumes: one of them is not its own.
+        moved.compose(*other, "down", "--timeout", "1")
+        run("docker", "volume", "rm", f"{moved.project}-other_postgres-socket")
+    with moved.client() as client:
+        assert client.get("/health").json()["database"] == "ok"
+
+
+def test_lock_is_free_after_a_kill(moved: Clone) -> None:
+    """kill -9 of the server, from outside Docker, frees the lock: the restart policy brings it back."""
+    container = moved.container("postgres")
+    before = inspect(container)["RestartCount"]
+    os.kill(inspect(container)["State"]["Pid"], signal.SIGKILL)
+    wait_until(lambda: inspect(container)["RestartCount"] > before)
+    wait_until(lambda: inspect(container)["State"].get("Health", {}).get("Status") == "healthy")
+    with moved.client() as client:
+        wait_until(lambda: client.get("/health").json()["database"] == "ok")
+
+
+class Unnamed(Clone):
+    """A clone whose project is named after its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        super().__init__(folder, "same")
+        self.unname()
+
+    def unname(self) -> None:
+        env = self.folder / ".env"
+        env.write_text(re.sub(r"^COMPOSE_PROJECT_NAME=.*\n", "", env.read_text(), flags=re.MULTILINE))
+
+    def rename(self, folder: Path) -> None:
+        self.folder.rename(folder)
+        self.folder, self.env_file = folder, folder / ".env"
+
+
+def test_folders(tmp_path: Path) -> None:
+    """Two of one name are two stacks or none; a renamed one keeps its database, or is told where it is."""
+    name = Clone(tmp_path / "unused", "same").project
+    one, two = Unnamed(tmp_path / "one" / name), Unnamed(tmp_path / "two" / name)
+    one.remove()
+    try:
+        done = one.stack("up")
+        assert done.returncode == 0, done.stderr
+        with one.client() as client:
+            kept = client.post("/notes", json={"text": "kept"}).json()["id"]
+        for verb in ("up", "deploy", "backup"):
+            done = two.stack(verb)
+            assert f"is the stack in {one.folder}" in done.stderr
+            assert "COMPOSE_PROJECT_NAME" in done.stderr
+            assert done.returncode == 2
+        one.compose("down", "--timeout", "3")
+        done = two.stack("up")
+        assert done.returncode == 2
+        assert f"The volume {name}_postgres-data is of the stack in {one.folder}" in done.stderr
+
+        one.rename(tmp_path / "renamed")
+        assert f"\nCOMPOSE_PROJECT_NAME={name}\n" in one.env_file.read_text()
+        done = one.stack("up")
+        assert done.returncode == 0, done.stderr
+        assert kept in stored(one)
+
+        # As before the name was kept in .env.
+        one.compose("down", "--timeout", "3")
+        one.rename(tmp_path / f"{name}-again")
+        one.unname()
+        done = one.stack("up")
+        assert done.returncode == 2
+        assert f"  {name}_postgres-data  " in done.stderr
+        assert f"COMPOSE_PROJECT_NAME={name}-again" in done.stderr
+    finally:
+        for project in (name, f"{name}-again"):
+            one.compose("--project-name", project, "down", "--volumes", "--rmi", "all", "--timeout", "3", check=False)
