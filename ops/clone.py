@@ -6,7 +6,6 @@ containers and a database, and a renamed folder would begin with an empty one.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -14,14 +13,11 @@ from typing import Any
 
 from ops import dotenv
 from ops.run import HERE, Stop, docker, running
-from ops.words import since
+from ops.volumes import MOUNTED, in_volume, project, table, volumes
 
 NAME = "COMPOSE_PROJECT_NAME"
 # The folder whose stack wrote into the volume, by its path on the host; in the volume, because it outlives containers.
 RECORD = ".folder"
-# Where the Postgres image has the volume.
-MOUNTED = "/var/lib/postgresql"
-DATA = "label=com.docker.compose.volume=postgres-data"
 
 
 def check_folder(project: str) -> None:
@@ -88,37 +84,12 @@ def check_volume(config: dict[str, Any]) -> None:
 
 def nobodys(volume: str, facts: dict[str, Any], image: str) -> bool:
     """Whether no folder that is there has started containers on the volume's project, or written into the volume."""
-    project = facts["Labels"].get("com.docker.compose.project", "")
-    return not folder_of_containers(project) and not recorded(volume, image)
-
-
-def volumes() -> dict[str, dict[str, Any]]:
-    """All data volumes of stacks on this machine, as `docker volume inspect` has them, by name."""
-    names = docker("volume", "ls", "--quiet", "--filter", DATA).stdout.split()
-    found = json.loads(docker("volume", "inspect", *names, check=False).stdout or "[]") if names else []
-    return {one["Name"]: one for one in found}
-
-
-def table(found: dict[str, dict[str, Any]]) -> str:
-    """A line a volume: its name, size and age."""
-    if not found:
-        return "  no volume of any stack"
-    listed = json.loads(docker("system", "df", "--verbose", "--format", "{{json .Volumes}}").stdout)
-    sizes = {one["Name"]: one["Size"] for one in listed}
-    lines = []
-    for name, facts in found.items():
-        # Python 3.9 reads no Z.
-        age = since(facts["CreatedAt"].replace("Z", "+00:00"))
-        lines.append(f"  {name}  {sizes.get(name, '?')}, {age} old")
-    return "\n".join(lines)
+    return not folder_of_containers(project(facts)) and not recorded(volume, image)
 
 
 def recorded(volume: str, image: str) -> Path | None:
     """The folder that the volume says it is of, when that is still there."""
-    mounted = ("--volume", f"{volume}:{MOUNTED}:ro", "--entrypoint", "cat")
-    said = docker(
-        "run", "--rm", "--network", "none", *mounted, image, f"{MOUNTED}/{RECORD}", check=False
-    ).stdout.strip()
+    said = in_volume(volume, image, "cat", f"{MOUNTED}/{RECORD}").stdout.strip()
     return Path(said) if said and Path(said, "compose.yaml").exists() else None
 
 

@@ -16,6 +16,7 @@ from ops.images import base_images
 from ops.lock import lock
 from ops.plan import check_sizes
 from ops.run import HERE, Stop, compose, running, step
+from ops.switch import settle
 
 # Services that a deploy leaves alone: the restart of the first two is not without a gap.
 KEPT = ("traefik", "postgres", "backup")
@@ -25,7 +26,7 @@ def deploy() -> None:
     """Put this checkout into service. Raises Stop; what served then serves still."""
     begun = time.monotonic()
     with lock("deploy"):
-        config = serving_configuration()
+        config = settle(serving_configuration())
         base_images(config)
         try:
             check_sizes(config)
@@ -60,7 +61,7 @@ def rollback(wanted: str | None) -> None:
     """Put an earlier release into service: `wanted`, or what served before an interrupted or the last deploy."""
     begun = time.monotonic()
     with lock("rollback") as killed:
-        config = serving_configuration()
+        config = settle(serving_configuration())
         current = releases.current()
         # One that was killed may have replaced a slot, or was about to.
         interrupted = killed or any(slots.release_of(slot) != current for slot in slots.SLOTS)

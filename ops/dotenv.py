@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from ops.run import HERE
 
@@ -29,17 +30,23 @@ def write(values: dict[str, str], reason: str) -> None:
             added.append(f"{name}={value}")
     if added:
         new = "\n".join([new.rstrip("\n"), "", f"# {reason}", *added, ""]).lstrip("\n")
-    replace(FILE.with_name(".env.new"), new)
+    replace_file(FILE, new)
 
 
-def replace(draft: os.PathLike[str], content: str) -> None:
-    """Put `content` in the place of .env by way of `draft`, with the same owner and permissions."""
-    with open(draft, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+def replace_file(path: Path, content: str) -> None:
+    """Put `content` in the place of the file, with the same owner and permissions; whole, and on the disk."""
+    draft = path.with_name(f"{path.name}.new")
+    with open(draft, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    if FILE.exists():
-        before = FILE.stat()
+    if path.exists():
+        before = path.stat()
         os.chmod(draft, before.st_mode)
         os.chown(draft, before.st_uid, before.st_gid)
-    os.replace(draft, FILE)
+    os.replace(draft, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

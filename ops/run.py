@@ -50,6 +50,33 @@ def step(title: str) -> Iterator[None]:
         print(f"==> {title}: {outcome}{time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
 
 
+def confirm(question: str, yes: bool) -> None:
+    """Ask, unless `yes`. Raises Stop when nobody is there, or the answer is no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Stop("Nobody is there to be asked: --yes goes on without the question.", 2)
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise Stop("Nothing was changed.")
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C, SIGTERM and a lost terminal back: what would be left half-way is brought to its end first."""
+
+    def wait(_number: int, _frame: object) -> None:
+        # Not by print, in the middle of which the signal may have come.
+        with contextlib.suppress(OSError):
+            os.write(2, b"    Not now: this must come to its end.\n")
+
+    before = {number: signal.signal(number, wait) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def docker(
     *argv: str, check: bool = True, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:

@@ -17,6 +17,7 @@ from ops.install import ensure_docker
 from ops.lock import lock
 from ops.plan import check_sizes
 from ops.run import HERE, Stop, compose, running, step
+from ops.switch import settle
 
 
 def up() -> None:
@@ -35,6 +36,7 @@ def up() -> None:
         for path in [*folders, *(file for folder in folders for file in folder.iterdir())]:
             path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
         before = running()
+        config = settle(config)
         try:
             release, migrated = start(config, bool(slots.serving()))
             with step("Wait for an answer"):

@@ -13,8 +13,9 @@ from ops.images import base_images
 from ops.install import ensure_docker
 from ops.lock import lock
 from ops.major import SERVICES, put_back, running_images, versions
-from ops.restore import ONE_SHOT, SETTING, confirm, exists, switch
-from ops.run import Stop, step
+from ops.restore import ONE_SHOT
+from ops.run import Stop, confirm, step
+from ops.switch import SETTING, begin, settle, switch
 from ops.words import size
 
 
@@ -25,6 +26,7 @@ def upgrade(yes: bool) -> None:
     config = configuration()
     base_images(config)
     with lock("upgrade-postgres"):
+        config = settle(config)
         before = running_images(config)
         if len(before) < len(SERVICES):
             raise Stop("Postgres and its backups must run to be upgraded: ./stack up, with POSTGRES_IMAGE as it was.")
@@ -33,22 +35,20 @@ def upgrade(yes: bool) -> None:
                 release = build_all()
             majors = versions(config)
             assert majors
-            old = config["volumes"]["postgres-data"]["name"]
             new = f"{config['name']}_postgres-{majors[1]}-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
-            show(majors, old, new)
-            if not yes:
-                confirm()
+            journal = begin(config, "upgrade-postgres", new, before)
+            show(majors, str(journal.old), new)
+            confirm("Go on?", yes)
             # While what runs is still the old one.
             backup()
             verify()
         except BaseException:
             put_back(before)
             raise
-        switch(config, old, new, lambda: copy(new), lambda: put_back(before))
+        switch(config, journal, lambda: copy(new))
         slots.keep(release)
     print(f"\nPostgres {majors[1]} serves, after {time.monotonic() - begun:.1f} s; its backups begin with a full one.")
-    if exists(old):
-        print(f"Postgres {majors[0]}'s database is in the volume {old}. When you don't need it: docker volume rm {old}")
+    print(f"Postgres {majors[0]}'s database is in the volume {journal.old}: `./stack volumes` lists and removes.")
 
 
 def show(majors: tuple[int, int], old: str, new: str) -> None:

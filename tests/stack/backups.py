@@ -2,9 +2,10 @@
 
 import json
 import subprocess
+from datetime import UTC, datetime
 from typing import Any
 
-from tests.stack.stacks import Clone, inspect
+from tests.stack.stacks import Clone, inspect, run, wait_until
 
 
 def stored(clone: Clone) -> set[int]:
@@ -39,3 +40,22 @@ def health(clone: Clone) -> str:
 def said(clone: Clone) -> str:
     """The answer of the container's health check."""
     return clone.compose("exec", "-T", "backup", "python", "-m", "backup", "healthy", check=False)
+
+
+def volumes(clone: Clone) -> set[str]:
+    return set(run("docker", "volume", "ls", "--quiet", "--filter", f"name={clone.project}_postgres-").split())
+
+
+def two_notes(clone: Clone) -> str:
+    """Write one before and one after a moment; that moment."""
+    wait_until(lambda: settled(clone) and health(clone) == "healthy", 60)
+    with clone.client() as client:
+        assert client.post("/notes", json={"text": "before"}).status_code == 201
+        moment = datetime.now(UTC)
+        assert client.post("/notes", json={"text": "after"}).status_code == 201
+    return str(moment)
+
+
+def is_well(clone: Clone) -> bool:
+    with clone.client() as client:
+        return client.get("/health").status_code == 200

@@ -48,7 +48,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 def backed_up(clone: Clone) -> Clone:
     """A stack whose first full backup is there."""
     ok(clone.stack("up"))
-    wait_until(lambda: bool(listing(clone)))
+    wait_until(lambda: bool(listing(clone)), 90)
     return clone
 
 

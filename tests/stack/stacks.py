@@ -168,9 +168,17 @@ class Clone(Stack):
         return done
 
     def interrupted(
-        self, number: signal.Signals, moment: str, *arguments: str, then: Callable[[], None] = lambda: None
+        self,
+        number: signal.Signals,
+        moment: str,
+        *arguments: str,
+        then: Callable[[], None] = lambda: None,
+        again: bool = False,
     ) -> "subprocess.CompletedProcess[str]":
-        """Run `./stack` until a line has `moment`, and `then`; send it the signal; give what it said, and its end."""
+        """Run `./stack` until a line has `moment`, and `then`; send it the signal; give what it said, and its end.
+
+        `again`: send it once more when it is already on the way back.
+        """
         argv = [sys.executable, "stack", *arguments]
         with subprocess.Popen(
             argv,
@@ -190,6 +198,12 @@ class Clone(Stack):
                 said += line
             then()
             os.kill(process.pid, number)
+            if again:
+                while "failed after" not in said:
+                    line = process.stderr.readline()
+                    assert line, said
+                    said += line
+                os.kill(process.pid, number)
             if number != signal.SIGKILL:
                 said += process.stderr.read()
             process.stderr.close()
@@ -205,8 +219,8 @@ class Clone(Stack):
 class Repository(Clone):
     """A clone with a history: the app under test has the routes of extra.py, and every release is a commit."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "releases")
+    def __init__(self, folder: Path, name: str = "releases") -> None:
+        super().__init__(folder, name)
         (folder / "app/extra.py").write_text((REPO / "tests/stack/extra.py").read_text())
         main = folder / "app/main.py"
         main.write_text(main.read_text() + "\nfrom app import extra\n\napp.include_router(extra.router)\n")

@@ -3,42 +3,14 @@
 import os
 import re
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from tests.stack.backups import stored
+from tests.stack.ledger import FOREVER, Ledger
 from tests.stack.stacks import Clone, inspect, run, wait_until
-
-
-class Writer(threading.Thread):
-    """Writes notes one after another, from __enter__ to __exit__, and keeps the ids of those that were acknowledged."""
-
-    def __init__(self, clone: Clone) -> None:
-        super().__init__()
-        self.clone = clone
-        self.ids: list[int] = []
-        self.failed: list[str] = []
-        self.ending = threading.Event()
-
-    def __enter__(self) -> "Writer":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ending.set()
-        self.join()
-
-    def run(self) -> None:
-        with self.clone.client() as client:
-            while not self.ending.wait(0.02):
-                try:
-                    self.ids.append(client.post("/notes", json={"text": "x"}).raise_for_status().json()["id"])
-                except httpx2.HTTPError as error:
-                    self.failed.append(repr(error))
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +34,15 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
 def test_migration_keeps_off_the_running_database(moved: Clone) -> None:
     """`./stack migration` starts a Postgres on a volume of its own: no write is lost, no id given twice."""
     server = inspect(moved.container("postgres"))["State"]["StartedAt"]
-    with Writer(moved) as writer:
-        wait_until(lambda: len(writer.ids) > 10)
+    with Ledger(moved) as ledger:
+        ledger.wait_for_writes(10)
         done = moved.stack("migration", "nothing")
         assert "There is nothing to write" in done.stderr
         # Postgres looks whether its lock file is still its own every minute, so what counts is that nobody else ran.
-        count = len(writer.ids)
-        wait_until(lambda: len(writer.ids) > count + 50)
-    assert writer.failed == []
-    assert sorted(set(writer.ids)) == writer.ids
-    assert set(writer.ids) <= stored(moved)
+        ledger.wait_for_writes(50)
+        ledger.pause()
+        assert ledger.refused == 0
+        assert ledger.wrong(ledger.epochs[0], FOREVER, FOREVER) is None
     assert inspect(moved.container("postgres"))["State"]["StartedAt"] == server
     assert run("docker", "volume", "ls", "-q", "--filter", f"name={moved.project}-migration") == ""
     log = moved.compose("logs", "postgres")

@@ -1,29 +1,13 @@
 """A restore that is stopped on its way: the database is whole, as it was before or as it was to be."""
 
 import re
-import signal
-from datetime import UTC, datetime
 
 import pytest
 
-from tests.stack.backups import health, inside, ok, settled, stored
-from tests.stack.stacks import Clone, run, wait_until
+from tests.stack.backups import inside, is_well, ok, settled, stored, two_notes
+from tests.stack.stacks import Clone, wait_until
 
 pytestmark = pytest.mark.long
-
-
-def volumes(clone: Clone) -> set[str]:
-    return set(run("docker", "volume", "ls", "--quiet", "--filter", f"name={clone.project}_postgres-").split())
-
-
-def two_notes(clone: Clone) -> str:
-    """Write one before and one after a moment; that moment."""
-    wait_until(lambda: settled(clone) and health(clone) == "healthy", 60)
-    with clone.client() as client:
-        assert client.post("/notes", json={"text": "before"}).status_code == 201
-        moment = datetime.now(UTC)
-        assert client.post("/notes", json={"text": "after"}).status_code == 201
-    return str(moment)
 
 
 def archive_two(clone: Clone) -> str:
@@ -32,43 +16,6 @@ def archive_two(clone: Clone) -> str:
     for _ in range(3):
         inside(clone, "python", "-c", program)
     return inside(clone, "sh", "-c", "ls /backup/18/wals/*/* | grep -v history | sort | tail -3").split()[0]
-
-
-def is_well(clone: Clone) -> bool:
-    with clone.client() as client:
-        return client.get("/health").status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("number", "moment"),
-    [
-        (signal.SIGINT, "copy the files"),
-        (signal.SIGTERM, "copy the files"),
-        (signal.SIGHUP, "==> Restore into the new volume"),
-        (signal.SIGINT, "==> Start Postgres on it"),
-    ],
-)
-def test_interrupted_restore_goes_back(backed_up: Clone, number: signal.Signals, moment: str) -> None:
-    """Ctrl-C, SIGTERM and a lost terminal: the old volume serves before the command ends, and no other is left."""
-    target = two_notes(backed_up)
-    before, there = volumes(backed_up), stored(backed_up)
-    done = backed_up.interrupted(number, moment, "restore", "--to", target, "--yes")
-    assert done.returncode == 130
-    assert stored(backed_up) == there
-    assert is_well(backed_up)
-    assert volumes(backed_up) == before
-
-
-@pytest.mark.parametrize("moment", ["copy the files", "==> Restore into the new volume", "==> Start the slots"])
-def test_killed_restore(backed_up: Clone, moment: str) -> None:
-    """kill -9: `./stack up` starts what was there before, or, once Postgres runs on it, what was restored."""
-    target = two_notes(backed_up)
-    there = stored(backed_up)
-    backed_up.interrupted(signal.SIGKILL, moment, "restore", "--to", target, "--yes")
-    done = backed_up.stack("up")
-    assert done.returncode == 0, done.stderr
-    assert is_well(backed_up)
-    assert stored(backed_up) == (there - {max(there)} if "slots" in moment else there)
 
 
 @pytest.mark.parametrize("damage", ["rm", "truncate -s 3000"])

@@ -107,7 +107,7 @@ def test_upgrade(old: Clone) -> None:
     # The app's way in is away, or its slots are: never a connection that fails.
     assert {one.status for one in clients.answers} == {200, 201, 503}
     assert {one.retry_after for one in clients.answers if one.status == 503} <= {"1", "10"}
-    assert f"docker volume rm {volume}" in said
+    assert f"database is in the volume {volume}: `./stack volumes`" in said
     assert volume in volumes(old)
 
     wait_until(lambda: bool(listing(old)), 60)

@@ -1,0 +1,164 @@
+"""From one data volume to another, for a restore or an upgrade: each step is written down before it is taken.
+
+Until Postgres starts on the new volume a failure, an interruption or a kill leads back to the old one. From there it
+goes on, whoever is killed: what a slot, or anything else on the socket, may have written to is never removed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ops import ask, dotenv, major, slots
+from ops.backup import inside
+from ops.checks import configuration
+from ops.lock import STATE
+from ops.run import Stop, compose, docker, running, step, uninterrupted
+from ops.volumes import holds_database
+
+FILE = STATE / "journal.json"
+SETTING = "POSTGRES_VOLUME"
+REASON = "The volume that holds the data now. Written by ./stack."
+# The WAL since is kept from here on, however long the backup service is away. The role is who streams.
+SLOT = """
+SELECT pg_catalog.pg_create_physical_replication_slot('barman', true)
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = 'barman')
+"""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What is under way: `filling` the new volume, or `starting` on it."""
+
+    verb: str
+    new: str
+    # None: there was no database.
+    old: str | None
+    phase: str = "filling"
+    # Images to put back with the old volume, by the names that Compose starts them by.
+    images: dict[str, str] = field(default_factory=dict)
+
+    def write(self) -> None:
+        """Raises OSError. Whole or not at all, and on the disk."""
+        dotenv.replace_file(FILE, json.dumps(asdict(self)))
+
+
+def read() -> Journal | None:
+    return Journal(**json.loads(FILE.read_text())) if FILE.exists() else None
+
+
+def switch(config: dict[str, Any], journal: Journal, fill: Callable[[], None]) -> None:
+    """Stop the slots, fill the new volume, start on it. Raises Stop, having said what serves then."""
+    journal.write()
+    try:
+        with step("Stop the slots"):
+            compose("stop", *slots.SLOTS)
+        create(config, journal.new)
+        fill()
+    except BaseException:
+        with uninterrupted():
+            go_back(config, journal)
+        raise
+    with uninterrupted():
+        go_on(config, replace(journal, phase="starting"))
+
+
+def go_on(config: dict[str, Any], journal: Journal) -> None:
+    """Start on the new volume. Raises Stop; where nothing could be reached on it, the old one serves then."""
+    journal.write()
+    os.environ.pop(SETTING, None)
+    dotenv.write({SETTING: journal.new}, REASON)
+    try:
+        with step("Start Postgres on it"):
+            compose("up", "--detach", "--wait", "--no-deps", "postgres")
+            for container in running("postgres"):
+                docker("exec", "--user", "barman", container, "psql", "-XqAtc", SLOT, "postgres")
+        with step("Start the slots"):
+            slots.start_app()
+        with step("Wait for an answer"):
+            ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
+    except Stop:
+        slots.show_evidence()
+        if journal.old and not slots.serving():
+            go_back(config, journal)
+        else:
+            FILE.unlink()
+            print(f"The volume {journal.new} is in use, and stays so: `./stack up` tries again.", file=sys.stderr)
+        raise
+    FILE.unlink()
+    # It serves, and stays, if they are not well.
+    try:
+        with step("Start the backups"):
+            slots.start_backup()
+            inside("received")
+    except Stop as failure:
+        print(f"The backups are not well: {failure}", file=sys.stderr)
+
+
+def go_back(config: dict[str, Any], journal: Journal) -> None:
+    """To the old volume. A new one that no server has run on is removed. Raises Stop."""
+    major.put_back(journal.images)
+    os.environ.pop(SETTING, None)
+    if journal.phase == "filling":
+        remove_unused(journal.new)
+    else:
+        compose("rm", "--stop", "--force", *slots.SLOTS, "postgres", check=False)
+        print(f"The volume {journal.new} stays: Postgres ran on it.", file=sys.stderr)
+        dotenv.write({SETTING: str(journal.old)}, REASON)
+    if not journal.old:
+        # The journal stays too, or the next `./stack up` would begin with an empty database.
+        print("There was no database here to go back to: nothing was started.", file=sys.stderr)
+        return
+    with step("Go back to the old volume"):
+        slots.start_all()
+        ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
+    FILE.unlink()
+
+
+def settle(config: dict[str, Any], again: bool = False) -> dict[str, Any]:
+    """Bring what a killed restore or upgrade left to its end; return the configuration after it. Raises Stop.
+
+    `again`: another one begins, so that a database to go back to isn't needed.
+    """
+    journal = read()
+    if not journal:
+        return config
+    with uninterrupted():
+        if journal.phase == "starting":
+            print(f"`./stack {journal.verb}` was killed after it had filled {journal.new}: going on.", file=sys.stderr)
+            go_on(config, journal)
+        elif journal.old:
+            print(f"`./stack {journal.verb}` was killed on its way: back to {journal.old}.", file=sys.stderr)
+            go_back(config, journal)
+        elif again:
+            remove_unused(journal.new)
+        else:
+            raise Stop(
+                f"`./stack {journal.verb}` did not come to its end, and there was no database before it: run it again. "
+                f"To begin with an empty database instead: rm {FILE}",
+                2,
+            )
+    return configuration()
+
+
+def begin(config: dict[str, Any], verb: str, new: str, images: dict[str, str] | None = None) -> Journal:
+    """What is about to be done: `new` takes the place of the volume that holds the database now, if one does."""
+    old, image = config["volumes"]["postgres-data"]["name"], config["services"]["postgres"]["image"]
+    return Journal(verb, new, old if holds_database(old, image) else None, images=images or {})
+
+
+def create(config: dict[str, Any], volume: str) -> None:
+    """A volume that Compose takes for its own."""
+    labels = (f"com.docker.compose.project={config['name']}", "com.docker.compose.volume=postgres-data")
+    docker("volume", "create", *(word for label in labels for word in ("--label", label)), volume)
+
+
+def remove_unused(volume: str) -> None:
+    # What a helper that was killed with its command left: a volume in use can't be removed.
+    for container in docker("ps", "--all", "--quiet", "--filter", f"volume={volume}").stdout.split():
+        docker("rm", "--force", container, check=False)
+    docker("volume", "rm", volume, check=False)

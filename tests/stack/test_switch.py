@@ -1,0 +1,134 @@
+"""A restore that is stopped on its way: back to what was, or on to what was asked for; never in between.
+
+What was acknowledged since somebody could reach the app is there, whatever becomes of the command.
+"""
+
+import json
+import re
+import shutil
+import signal
+
+import pytest
+
+from tests.stack.backups import health, is_well, listing, ok, settled, stored, two_notes, volumes
+from tests.stack.ledger import FOREVER, Ledger
+from tests.stack.stacks import Clone, run, wait_until
+
+pytestmark = pytest.mark.long
+
+
+def sql(clone: Clone, statement: str) -> str:
+    return clone.compose("exec", "-T", "postgres", "psql", "-XAtqc", statement, "postgres").strip()
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "copy the files"),
+        (signal.SIGTERM, "copy the files"),
+        (signal.SIGHUP, "==> Stop the slots"),
+    ],
+)
+def test_interrupted_while_it_fills_goes_back(backed_up: Clone, number: signal.Signals, moment: str) -> None:
+    """Ctrl-C, SIGTERM and a lost terminal, and again while it goes back: the old volume serves, no other is left."""
+    target = two_notes(backed_up)
+    before, there = volumes(backed_up), stored(backed_up)
+    done = backed_up.interrupted(number, moment, "restore", "--to", target, "--yes", again=number != signal.SIGHUP)
+    assert done.returncode == 130
+    assert stored(backed_up) == there
+    assert is_well(backed_up)
+    assert volumes(backed_up) == before
+    wait_until(lambda: health(backed_up) == "healthy", 60)
+
+
+@pytest.mark.parametrize("moment", ["==> Start Postgres on it", "==> Start the slots"])
+def test_interrupted_once_it_starts_goes_on(backed_up: Clone, moment: str) -> None:
+    """Somebody may have written to it by then: it serves, with all that was acknowledged, and the backups follow."""
+    target = two_notes(backed_up)
+    with Ledger(backed_up) as ledger:
+        ledger.wait_for_writes(10)
+        done = backed_up.interrupted(signal.SIGINT, moment, "restore", "--to", target, "--yes")
+        after = len(ledger.epochs[-1].writes)
+        ledger.wait_for_writes(10)
+        ledger.pause()
+        marks = {one.mark for one in ledger.epochs[-1].writes[after:] if one.answered < FOREVER}
+        assert marks <= ledger.stored()
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: settled(backed_up) and health(backed_up) == "healthy", 90)
+
+
+@pytest.mark.parametrize("moment", ["==> Stop the slots", "copy the files", "==> Start Postgres on it"])
+def test_killed_restore(backed_up: Clone, moment: str) -> None:
+    """kill -9: the next command goes back while the volume was being filled, and on from there."""
+    target = two_notes(backed_up)
+    there = stored(backed_up)
+    before = volumes(backed_up)
+    backed_up.interrupted(signal.SIGKILL, moment, "restore", "--to", target, "--yes")
+    phase = json.loads((backed_up.folder / ".stack/journal.json").read_text())["phase"]
+    assert phase == ("starting" if "Postgres" in moment else "filling")
+    done = backed_up.stack("up")
+    assert done.returncode == 0, done.stderr
+    assert "was killed" in done.stderr
+    assert is_well(backed_up)
+    assert stored(backed_up) == (there - {max(there)} if phase == "starting" else there)
+    assert len(volumes(backed_up)) == len(before) + (phase == "starting")
+    wait_until(lambda: settled(backed_up) and health(backed_up) == "healthy", 90)
+
+
+def test_killed_before_the_backups_follow(backed_up: Clone) -> None:
+    """The slots serve, the backup service is stopped: the WAL since is kept for it, and the backups go on."""
+    target = two_notes(backed_up)
+    backed_up.interrupted(signal.SIGKILL, "==> Start the slots", "restore", "--to", target, "--yes")
+    for _ in range(4):
+        sql(backed_up, "SELECT pg_create_restore_point('x'), pg_switch_wal()")
+        sql(backed_up, "CHECKPOINT")
+    ok(backed_up.stack("up"))
+    wait_until(lambda: settled(backed_up) and health(backed_up) == "healthy", 90)
+    there = stored(backed_up)
+    ok(backed_up.stack("verify"))
+    ok(backed_up.stack("restore", "--to", "latest", "--yes"))
+    assert stored(backed_up) == there
+
+
+def test_volumes_are_listed_and_removed(backed_up: Clone) -> None:
+    """Those that restores left, with what became of them; never the one that is in use."""
+    target = two_notes(backed_up)
+    [current] = re.findall(r"(?m)^POSTGRES_VOLUME=(.*)$", backed_up.env_file.read_text()) or [
+        f"{backed_up.project}_postgres-data"
+    ]
+    ok(backed_up.stack("restore", "--to", target, "--yes"))
+    listed = ok(backed_up.stack("volumes"))
+    assert re.search(rf"  {current}  [\d.]+[kMG]?B, .* old", listed)
+    assert f"{current} was in use before" in listed
+    [in_use] = re.findall(r"(\S+) is in use\.", listed)
+    done = backed_up.stack("volumes", "--remove", in_use, "--yes")
+    assert done.returncode == 2
+    done = backed_up.stack("volumes", "--remove", current)
+    assert done.returncode == 2
+    assert current in volumes(backed_up)
+    ok(backed_up.stack("volumes", "--remove", current, "--yes"))
+    assert current not in volumes(backed_up)
+
+
+def test_new_machine(backed_up: Clone) -> None:
+    """No database, the backups alone: a restore that is interrupted leaves none that is empty; the next one works."""
+    two_notes(backed_up)
+    there = stored(backed_up)
+    wait_until(lambda: bool(listing(backed_up)))
+    backed_up.compose("down", "--timeout", "5")
+    for volume in volumes(backed_up):
+        if not volume.endswith("-socket"):
+            run("docker", "volume", "rm", volume)
+    shutil.rmtree(backed_up.folder / ".stack")
+    env = backed_up.env_file.read_text()
+    backed_up.env_file.write_text(re.sub(r"(?m)^(POSTGRES_VOLUME|RELEASE)=.*\n", "", env))
+    done = backed_up.interrupted(signal.SIGINT, "copy the files", "restore", "--to", "latest", "--yes")
+    assert done.returncode == 130
+    assert "nothing was started" in done.stderr
+    done = backed_up.stack("up")
+    assert done.returncode == 2
+    assert "`./stack restore` did not come to its end, and there was no database before it" in done.stderr
+    assert not backed_up.compose("ps", "--quiet", "postgres")
+    ok(backed_up.stack("restore", "--to", "latest", "--yes"))
+    assert stored(backed_up) == there
+    assert is_well(backed_up)
