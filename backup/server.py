@@ -21,7 +21,8 @@ STATE = HOME / "stack"
 SPARE = Path("/tmp/stack")  # noqa: S108
 SOCKET = "/var/run/postgresql"
 SLOT = "barman"
-LIVE = f"host={SOCKET} user=barman dbname=app"
+# Not the database `app`: there the schema's owner could have this role call functions and operators of its own.
+LIVE = f"host={SOCKET} user=barman dbname=postgres options=-csearch_path="
 CONFIGURATION = Path("/tmp/barman.conf")  # noqa: S108 - a tmpfs of the container
 # The newest that may be lost when Postgres's disk dies and the backup volume survives, in seconds.
 PROMISE = 5

@@ -22,14 +22,12 @@ CREATE TABLE alembic_version (version_num varchar(32) NOT NULL CONSTRAINT alembi
 ALTER TABLE alembic_version OWNER TO owner;
 GRANT SELECT ON alembic_version TO app;
 
--- `barman` takes backups: what Barman's manual asks for a role without superuser rights. Last and whole, because the
--- health check takes this role as the sign that all of them ran.
+-- `barman` takes backups: what Barman's manual asks for a role without superuser rights. Its rights on functions of the
+-- database `postgres`, which it connects to, come from `healthy`. Last and whole, because the health check takes this
+-- role as the sign that all of them ran.
 BEGIN;
 CREATE ROLE barman LOGIN REPLICATION;
-GRANT CONNECT ON DATABASE app TO barman;
 GRANT pg_checkpoint, pg_read_all_settings, pg_read_all_stats TO barman;
-GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), pg_backup_stop(boolean), pg_switch_wal(),
-    pg_create_restore_point(text) TO barman;
 -- The app can't take the last connections from migrations and backups: reserved_connections in postgresql.conf.
 GRANT pg_use_reserved_connections TO owner, barman;
 COMMIT;

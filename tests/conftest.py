@@ -22,7 +22,9 @@ NOBODY = 65534
 ROOMS = {
     **dict.fromkeys(("test_deploy", "test_faults", "test_overloaded"), "releases"),
     **dict.fromkeys(("test_certificates", "test_client_address", "test_malformed", "test_abuse"), "front door"),
-    **dict.fromkeys(("test_backup", "test_backup_schedule", "test_offsite", "test_restore", "test_switch"), "backups"),
+    **dict.fromkeys(
+        ("test_backup", "test_backup_schedule", "test_offsite", "test_planted", "test_restore", "test_switch"), "backups"
+    ),
 }
 
 

@@ -9,8 +9,7 @@ from tests.stack.stacks import Clone, inspect, run, wait_until
 
 
 def stored(clone: Clone) -> set[int]:
-    argv = ("exec", "-T", "postgres", "psql", "-XAtqc", "SELECT id FROM notes", "app")
-    return {int(line) for line in clone.compose(*argv).split()}
+    return {int(line) for line in clone.psql("SELECT id FROM notes").split()}
 
 
 def ok(done: "subprocess.CompletedProcess[str]") -> str:
@@ -25,8 +24,8 @@ def listing(clone: Clone) -> list[dict[str, Any]]:
 
 def settled(clone: Clone) -> bool:
     """Whether there is a backup of the running timeline: after a restore the service takes one by itself."""
-    argv = ("exec", "-T", "postgres", "psql", "-XAtqc", "SELECT timeline_id FROM pg_control_checkpoint()")
-    return bool(int(clone.compose(*argv)) == listing(clone)[0]["timeline"])
+    timeline = clone.psql("SELECT timeline_id FROM pg_control_checkpoint()", "postgres", "postgres")
+    return bool(int(timeline) == listing(clone)[0]["timeline"])
 
 
 def inside(clone: Clone, *argv: str) -> str:

@@ -106,6 +106,11 @@ class Stack:
         found = json.loads(run("docker", "inspect", *names))
         return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
 
+    def psql(self, statement: str, role: str = "owner", database: str = "app") -> str:
+        """What Postgres answers to that OS user of its container, whose name is the role's."""
+        argv = ("exec", "-T", "-u", role, "postgres", "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", database)
+        return self.compose(*argv, "-c", statement).strip()
+
     def workers(self, slot: str) -> list[int]:
         """The slot's workers, PID 1's children, by their ids on this machine."""
         return children(inspect(self.container(slot))["State"]["Pid"])
