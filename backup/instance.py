@@ -1,5 +1,6 @@
 """A Postgres of our own on restored files: on a socket in a closed folder, under our own uid."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -20,11 +21,35 @@ RECOVERY = (
     *("restore_command", "recovery_end_command", "recovery_target", "recovery_target_time", "recovery_target_name"),
     *("recovery_target_timeline", "recovery_target_action"),
 )
-COUNTS = """
-SELECT format('%I.%I', n.nspname, c.relname), (xpath('/row/n/text()',
-    query_to_xml(format('SELECT count(*) AS n FROM %I.%I', n.nspname, c.relname), false, true, '')))[1]
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND c.relpersistence = 'p' ORDER BY 1
+# The database's owner may set defaults for every session in it, and what comes with the connection wins over them. None
+# of these may decide whose functions are called, who calls them, or when the session ends.
+SETTINGS = {
+    "search_path": "",
+    "role": "none",
+    "local_preload_libraries": "",
+    "client_encoding": "UTF8",
+    "default_transaction_read_only": "off",
+    **dict.fromkeys(("statement_timeout", "lock_timeout", "transaction_timeout"), "0"),
+    **dict.fromkeys(("idle_in_transaction_session_timeout", "idle_session_timeout"), "0"),
+}
+OPTIONS = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+# An event trigger of the superuser's may call a function of somebody else's.
+SUPERUSER = f"{OPTIONS} -c event_triggers=off"
+# COPY writes rows out with Postgres's own functions alone, as for pg_dump. For a SELECT the planner calls those that
+# indexes and statistics are on, as the superuser (RelationGetIndexExpressions in relcache.c). To count rows one column
+# will do, a short one if there is one.
+COUNTS = r"""
+\set QUIET off
+SELECT pg_catalog.format('SELECT %L', pg_catalog.translate(name, pg_catalog.chr(10), ' ')),
+    pg_catalog.format('COPY %s%s TO ''/dev/null''', name, (
+        SELECT pg_catalog.format('(%I)', attname) FROM pg_catalog.pg_attribute
+        WHERE attrelid = tables.oid AND attnum > 0 AND attgenerated = '' AND NOT attisdropped
+        ORDER BY attlen < 0, attnum LIMIT 1))
+FROM (
+    SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+) AS tables ORDER BY name \gexec
 """
 
 
@@ -88,7 +113,7 @@ class Instance:
         times = re.findall(r"last completed transaction was at log time (\S+ \S+)", self.log.read_text())
         self.last_transaction = times[-1] if times else None
         for name in RECOVERY:
-            self.sql(f"ALTER SYSTEM RESET {name}", "postgres")
+            self.sql(f"ALTER SYSTEM RESET {name}")
 
     def wait(self, say: Callable[[str], None]) -> None:
         assert self.process
@@ -115,35 +140,50 @@ class Instance:
         titles = [Path(f"/proc/{child}/cmdline").read_text(errors="replace") for child in children]
         return next((title.partition("startup ")[2].strip("\0 ") for title in titles if "startup" in title), "starting")
 
-    def sql(self, statement: str, database: str = "app") -> list[list[str]]:
-        return psql(statement, f"host={self.closed} user=postgres dbname={database}", timeout=None)
+    def sql(self, statement: str, database: str = "postgres", user: str = "postgres") -> list[list[str]]:
+        """What the server answers. What the superuser is given here calls nothing outside pg_catalog."""
+        # Anybody else's statement may call a function that never ends.
+        options, timeout = (SUPERUSER, None) if user == "postgres" else (OPTIONS, 60)
+        return psql(statement, f"host={self.closed} user={user} dbname={database} options='{options}'", timeout)
 
     def check(self) -> dict[str, Any]:
         """The roles are there; the schema's revision. Raises Failure."""
-        [[roles]] = self.sql("SELECT count(*) FROM pg_roles WHERE rolname IN ('app', 'owner', 'barman')")
+        [[roles]] = self.sql(
+            "SELECT pg_catalog.count(*) FROM pg_catalog.pg_roles WHERE rolname IN ('app', 'owner', 'barman')"
+        )
         if roles != "3":
             raise Failure("The restored database lacks the roles that the stack needs.")
         return {"revision": self.revision()}
 
     def revision(self) -> str | None:
         """The schema's revision, None without one. Raises Failure when the code in migrations/ doesn't know it."""
-        [[there]] = self.sql("SELECT to_regclass('public.alembic_version') IS NOT NULL")
+        # As the schema's owner: the table may be a view by now, which calls functions of that role's.
+        [[there]] = self.sql("SELECT pg_catalog.to_regclass('public.alembic_version') IS NOT NULL", "app", "owner")
         if there == "f":
             return None
-        revision = " ".join(row[0] for row in self.sql("SELECT version_num FROM alembic_version ORDER BY 1"))
+        rows = self.sql("SELECT version_num FROM public.alembic_version ORDER BY 1", "app", "owner")
+        revision = " ".join(row[0] for row in rows)
         known = known_revisions()
         if known and not set(revision.split()) <= known:
             raise Failure(f"The schema is at revision {revision}, which the code in migrations/ doesn't know.")
         return revision
 
     def amcheck(self) -> None:
-        """Raise Failure when a table or an index is not sound."""
+        """Raise Failure when a table or an index is not sound.
+
+        It calls functions that indexes are on, but as the table's owner, who can't become anybody else meanwhile:
+        amcheck_lock_relation_and_check in contrib/amcheck/verify_common.c, since CVE-2022-1552.
+        """
+        for [database] in self.sql("SELECT datname FROM pg_catalog.pg_database WHERE datallowconn"):
+            # In another schema than pg_catalog, whoever owns that schema can add functions of the same names.
+            self.sql("DROP EXTENSION IF EXISTS amcheck CASCADE", database)
         argv = ["pg_amcheck", "--host", str(self.closed), "--username=postgres", "--all", "--install-missing"]
-        run(*argv, "--heapallindexed", "--jobs=2")
+        run(*argv, "--heapallindexed", "--jobs=2", env={**os.environ, "PGOPTIONS": SUPERUSER})
 
     def counts(self) -> dict[str, int]:
         """Rows of each table."""
-        return {name: int(count) for name, count in self.sql(COUNTS)}
+        rows = [row[0] for row in self.sql(COUNTS, "app")]
+        return {name: int(tag.removeprefix("COPY ")) for name, tag in zip(rows[::2], rows[1::2], strict=True)}
 
     def stop(self) -> None:
         """Stop cleanly, so that the next start replays nothing; at once when it doesn't answer."""

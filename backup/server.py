@@ -93,7 +93,7 @@ def psql(statement: str, connection: str = LIVE, timeout: int | None = 60, **val
     flags += [f"--set={name}={value}" for name, value in {"ON_ERROR_STOP": "1", **values}.items()]
     # From standard input: in --command psql replaces nothing.
     printed = run("psql", *flags, connection, input=statement, timeout=timeout)
-    return [line.split("\x1f") for line in printed.splitlines()]
+    return [line.split("\x1f") for line in printed.split("\n")[:-1]]
 
 
 def identity() -> str | None:

@@ -8,6 +8,21 @@ from tests.stack.stacks import Clone
 
 # The superuser, in the database where nobody plants.
 SERVER = ("postgres", "postgres")
+# What an owner may set for every session in its database. Each would end a verification, or lead it elsewhere.
+DEFAULTS = {
+    "role": "owner",
+    "local_preload_libraries": "nothing",
+    "default_transaction_read_only": "on",
+    "statement_timeout": "1ms",
+    "lock_timeout": "1ms",
+    "idle_session_timeout": "1ms",
+    "client_encoding": "latin1",
+}
+# A function that pg_amcheck would call rather than amcheck's own of that name, which takes a regclass.
+CHECK = """
+CREATE FUNCTION evil.bt_index_check(index oid, heapallindexed boolean, checkunique boolean DEFAULT false) RETURNS void
+LANGUAGE plpgsql AS $$ BEGIN PERFORM evil.watched('bt_index_check'); END $$
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +51,29 @@ def test_barman_can_not_enter_the_database(planted: Clone) -> None:
     """Its role has more rights than the owner, and nothing to do where the owner's functions are."""
     said = planted.compose("exec", "-T", "backup", "psql", "host=/var/run/postgresql dbname=app", "-c", "", check=False)
     assert 'no pg_hba.conf entry for host "[local]", user "barman", database "app"' in said
+
+
+def test_verification(planted: Clone) -> None:
+    """It reads every table and index of the copy, whatever the owner has set for sessions in its database."""
+    # As it comes where nobody names a schema, and the owner adds to that.
+    planted.psql("CREATE EXTENSION amcheck SCHEMA evil", "postgres")
+    planted.psql(CHECK)
+    for name, value in DEFAULTS.items():
+        planted.psql(f"ALTER DATABASE app SET {name} = '{value}'", *SERVER)
+    try:
+        said = ok(planted.stack("verify"))
+    finally:
+        for name in DEFAULTS:
+            planted.psql(f"ALTER DATABASE app RESET {name}", *SERVER)
+    assert "100 rows in evil.planted" in said
+    assert caught(planted) == []
+
+
+def test_restore(planted: Clone) -> None:
+    """What is restored has been looked into by nobody with more rights than the owner."""
+    ok(planted.stack("restore", "--to", "latest", "--yes"))
+    planted.compose("exec", "-T", "postgres", "healthy")
+    assert caught(planted) == []
 
 
 def test_event_trigger(planted: Clone) -> None:
