@@ -7,6 +7,7 @@ import pytest
 from offline import images
 from tests.stack.backups import listing, ok
 from tests.stack.clients import Clients
+from tests.stack.planted import PLANT, caught
 from tests.stack.stacks import Clone, base_images, run, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -14,6 +15,17 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 SUITE, OLD = "trixie", "stack-offline/postgres:17"
 # A table that 17 takes and 18 doesn't.
 UNWANTED = "CREATE TABLE unwanted (n int CHECK (current_setting('server_version_num')::int < 180000))"
+# Whose things are, and who may do what with them.
+RIGHTS = [
+    "SELECT datname, datdba::regrole, datacl FROM pg_database WHERE NOT datistemplate ORDER BY datname",
+    "SELECT nspname, nspowner::regrole, nspacl FROM pg_namespace WHERE nspname !~ '^pg_' ORDER BY nspname",
+    "SELECT extname, extowner::regrole, extnamespace::regnamespace FROM pg_extension ORDER BY extname",
+    "SELECT proname, proowner::regrole, proacl FROM pg_proc WHERE proacl::text ~ '(app|barman)=' ORDER BY proname",
+    "SELECT relname, relowner::regrole, relacl FROM pg_class WHERE relacl::text ~ 'app=' ORDER BY relname",
+    "SELECT count(*), pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'evil'::regnamespace GROUP BY 2",
+    "SELECT oid, lomowner::regrole FROM pg_largeobject_metadata",
+    "SELECT rolname, roleid::regrole FROM pg_auth_members JOIN pg_roles r ON r.oid = member ORDER BY rolname, roleid",
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +45,6 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
         yield clone
     finally:
         clone.remove()
-
-
-def sql(stack: Clone, statement: str) -> str:
-    argv = ("exec", "-T", "postgres", "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "app")
-    return stack.compose(*argv, "-c", statement).strip()
 
 
 def choose(stack: Clone, image: str) -> None:
@@ -75,33 +82,60 @@ def test_server_refuses_by_itself(old: Clone) -> None:
 
 def test_failed_upgrade_goes_back(old: Clone) -> None:
     """What the new version does not take ends it: the old one serves again, and nothing of the new one is left."""
-    sql(old, UNWANTED)
-    sql(old, "INSERT INTO unwanted VALUES (1)")
+    old.psql(UNWANTED)
+    old.psql("INSERT INTO unwanted VALUES (1)")
     before = volumes(old)
     choose(old, base_images()["POSTGRES_IMAGE"])
     done = old.stack("upgrade-postgres", "--yes")
     assert done.returncode == 1
     assert 'violates check constraint "unwanted_check"' in done.stderr
-    assert sql(old, "SHOW server_version").startswith("17.")
+    assert old.psql("SHOW server_version").startswith("17.")
     wait_until(old.both_slots_answer)
     assert volumes(old) == before
-    sql(old, "DROP TABLE unwanted")
+    old.psql("DROP TABLE unwanted")
+
+
+def test_what_the_owner_can_not_restore_is_named(old: Clone) -> None:
+    """A table that the superuser made by hand: the sentence names it and what to do, and the old one serves again."""
+    old.psql("CREATE TABLE public.by_hand (n int)", "postgres")
+    choose(old, base_images()["POSTGRES_IMAGE"])
+    done = old.stack("upgrade-postgres", "--yes")
+    assert done.returncode == 1
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith(
+        "In the database app these do not belong to owner, so it can't restore them: TABLE public by_hand"
+    )
+    assert "ALTER … OWNER TO owner" in said
+    wait_until(old.both_slots_answer)
+    old.psql("DROP TABLE public.by_hand", "postgres")
 
 
 def test_upgrade(old: Clone) -> None:
-    """Every row, role and right is there under 18, requests got 503 meanwhile, and backups go on."""
+    """Every row, role and right is there under 18, requests got 503 meanwhile, and backups go on.
+
+    Nothing that the schema's owner planted ran as another role.
+    """
     choose(old, base_images()["POSTGRES_IMAGE"])
     [volume] = volumes(old)
-    sql(old, "COMMENT ON TABLE notes IS 'kept'; ALTER ROLE app SET search_path TO public, pg_temp")
+    old.psql("ALTER ROLE app SET search_path TO public, pg_temp; ALTER DATABASE app SET role = owner", "postgres")
+    old.psql(f"{PLANT}; COMMENT ON TABLE notes IS 'kept'; CREATE EXTENSION citext SCHEMA evil")
+    # Made by others, where the owner may not.
+    old.psql("SELECT lo_from_bytea(4711, 'kept')", "app")
+    extension = "CREATE EXTENSION dblink SCHEMA evil; GRANT EXECUTE ON FUNCTION evil.dblink_connect_u(text) TO app"
+    old.psql(f"SET ROLE none; {extension}; GRANT EXECUTE ON FUNCTION pg_ls_logdir() TO app", "postgres")
+    before = [old.psql(question) for question in RIGHTS]
     clients = Clients(old)
     with clients.at_work():
         said = ok(old.stack("upgrade-postgres", "--yes"))
         wait_until(lambda: clients.answers[-1].status in (200, 201))
-    assert sql(old, "SHOW server_version").startswith("18.")
-    assert sql(old, "SELECT obj_description('notes'::regclass)") == "kept"
-    assert "search_path=public" in sql(old, "SELECT useconfig FROM pg_user WHERE usename = 'app'")
+    assert caught(old) == []
+    assert old.psql("SHOW server_version").startswith("18.")
+    assert [old.psql(question) for question in RIGHTS] == before
+    assert old.psql("SELECT obj_description('notes'::regclass)") == "kept"
+    assert old.psql("SELECT convert_from(lo_get(4711), 'utf8')", "app") == "kept"
+    assert "search_path=public" in old.psql("SELECT useconfig FROM pg_user WHERE usename = 'app'")
     acknowledged = [one.text for one in clients.of("write") if one.status == 201]
-    stored = sql(old, "SELECT text FROM notes").splitlines()
+    stored = old.psql("SELECT text FROM notes").splitlines()
     assert sorted(set(acknowledged) - set(stored)) == []
     assert len(stored) == len(set(stored))
     # The app's way in is away, or its slots are: never a connection that fails.
