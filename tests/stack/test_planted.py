@@ -1,7 +1,10 @@
 """The schema's owner plants code for those with more rights: none of them runs it, at any door of the stack."""
 
+import re
+
 import pytest
 
+from tests.conftest import REPO
 from tests.stack.backups import ok
 from tests.stack.planted import PLANT, REFUSED, caught
 from tests.stack.stacks import Clone
@@ -73,6 +76,14 @@ def test_restore(planted: Clone) -> None:
     """What is restored has been looked into by nobody with more rights than the owner."""
     ok(planted.stack("restore", "--to", "latest", "--yes"))
     planted.compose("exec", "-T", "postgres", "healthy")
+    assert caught(planted) == []
+
+
+def test_session_by_hand(planted: Clone) -> None:
+    """The README's way to look into the database is the owner's own."""
+    [shown] = re.findall(r"`docker compose (exec [^`]*psql app)`", (REPO / "README.md").read_text())
+    argv = shown.replace("exec", "exec -T").split()
+    assert planted.compose(*argv, "-XqAtc", "SELECT current_user, count(*) FROM notes").startswith("owner|")
     assert caught(planted) == []
 
 
