@@ -28,8 +28,9 @@ SHARED = (
     "uvicorn.protocols.websockets.websockets_sansio_impl",
     "uvloop",
 )
-# Traefik keeps idle connections to a slot for 90 s. Were Uvicorn's time shorter, a POST sent on a connection that is
-# just being closed would get 502: it may not be repeated.
+# Seconds. Traefik closes a connection that was idle for 60 (idleConnTimeout in traefik/dynamic/app.yaml). Uvicorn must
+# wait longer: a POST on a connection that is just being closed gets 502, because it may not be sent again. A worker
+# whose loop stood still closes old connections before it reads them. The watchdog ends it after 30 s: 40 are enough.
 KEEP_ALIVE = 100
 # A worker grows where PID 1 doesn't: of the two the kernel, out of memory, takes the one with the higher number.
 OOM_SCORE = "500"
