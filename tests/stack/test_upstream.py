@@ -1,15 +1,23 @@
-"""Between Traefik and the slots: connections that are used again."""
+"""Between Traefik and the slots: connections that are used again, and what Traefik's log says of a request."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 from pathlib import Path
 
 import httpx2
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
-from tests.stack.stacks import Stack, inspect
+from tests.stack.load import untrusting
+from tests.stack.stacks import Stack, inspect, run, wait_until
 
 CLIENTS, REQUESTS = 32, 60
+# What a line of Traefik's log has; the last three are the logger's own.
+FIELDS = {"ClientHost", "RequestMethod", "RequestPath", "DownstreamStatus", "Duration", "ServiceAddr"}
+FIELDS |= {"time", "level", "msg"}
 
 
 def connections(stack: Stack) -> dict[str, str]:
@@ -40,3 +48,30 @@ def test_connections_to_the_slots_are_kept(stack: Stack) -> None:
     print(f"{CLIENTS * REQUESTS} requests in {took:.1f} s opened {Counter(opened.values())}")
     # Each client's on either slot, and those of the probes, two a second, which read no answer to its end.
     assert len(opened) < 2 * CLIENTS + 2 * (took + 2)
+
+
+def lines(stack: Stack, since: str) -> list[dict[str, object]]:
+    """What Traefik logged of requests since then."""
+    log = run("docker", "logs", "--since", since, stack.container("traefik"))
+    return [json.loads(line) for line in log.splitlines() if '"RequestPath"' in line]
+
+
+@pytest.mark.parametrize("scheme", ["https", "wss"])
+def test_log_line(stack: Stack, scheme: str) -> None:
+    """A line has what operators look for, and no query: what stands in that is between the client and the app."""
+    since = f"{time.time():.6f}"
+    with stack.client() as client:
+        # What Traefik answers itself has no line.
+        assert client.get(f"http://localhost:{stack.http_port}/?q=between-us").is_redirect
+        assert client.get("/ready?q=between-us").status_code == 404
+        if scheme == "https":
+            client.get("/items/5?q=between-us")
+    if scheme == "wss":
+        address = f"wss://localhost:{stack.https_port}/items/5?q=between-us"
+        with pytest.raises(InvalidStatus), connect(address, ssl=untrusting()):
+            pass
+    wait_until(lambda: bool(lines(stack, since)))
+    [line] = lines(stack, since)
+    assert line.keys() == FIELDS
+    assert (line["RequestMethod"], line["RequestPath"]) == ("GET", "/items/5")
+    assert "between-us" not in run("docker", "logs", "--since", since, stack.container("traefik"))
