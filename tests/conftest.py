@@ -20,10 +20,13 @@ NOBODY = 65534
 
 # Which files bring stacks of their own, none of which the others touch: their tests wait a lot, and run beside those.
 ROOMS = {
-    **dict.fromkeys(("test_deploy", "test_faults", "test_overloaded"), "releases"),
-    **dict.fromkeys(("test_certificates", "test_client_address", "test_malformed", "test_abuse"), "front door"),
+    **dict.fromkeys(("test_deploy", "test_faults", "test_overloaded", "test_walk"), "releases"),
     **dict.fromkeys(
-        ("test_backup", "test_backup_schedule", "test_offsite", "test_planted", "test_restore", "test_switch"), "backups"
+        ("test_certificates", "test_client_address", "test_malformed", "test_abuse", "test_overload"), "front door"
+    ),
+    **dict.fromkeys(
+        ("test_backup", "test_backup_schedule", "test_offsite", "test_planted", "test_restore", "test_switch"),
+        "backups",
     ),
 }
 

@@ -15,6 +15,7 @@ from tests.stack.stacks import CLEAN, Clone, run, wait_until
 APP = """
 import asyncio
 import json
+import time
 
 
 async def app(scope, receive, send):
@@ -29,9 +30,13 @@ async def app(scope, receive, send):
         size, more = size + len(message.get("body", b"")), message.get("more_body", False)
     if scope["path"] == "/slow":
         await asyncio.sleep(0.5)
+    if scope["path"] == "/stall":  # The event loop with it.
+        time.sleep(0.3)
+    # What it is asked for, as `/status/503`.
+    status = int(scope["path"].rpartition("/status/")[2]) if "/status/" in scope["path"] else 200
     headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]]
     answer = {"client": scope["client"][0], "scheme": scope["scheme"], "headers": headers, "body": size}
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
     if scope["path"] == "/big":  # More than the sockets' buffers on the way can hold.
         for _ in range(200):
             await send({"type": "http.response.body", "body": b"x" * 1_000_000, "more_body": True})

@@ -1,0 +1,102 @@
+"""Slots that are too busy to answer their probes, and slots that are away: who answers, and what."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import httpx2
+import pytest
+
+from tests.stack.echo import Echo
+from tests.stack.stacks import run, wait_until
+
+SECONDS = 10
+# Closed loops: each worker, one a slot here, has eight of 0.3 s before it, and a probe of Traefik's waits behind them.
+CLIENTS = 16
+# Traefik asks each slot every second, and gives a connection one to be made. The third is for a busy machine.
+NOTICED = 3
+
+
+@pytest.fixture(scope="module")
+def lenient(echo: Echo) -> Iterator[Echo]:
+    """The stack with time for a queue, which other tests' WRITE_TIMEOUT would cut off, and with a drain."""
+    services = ("traefik", "app-1", "app-2")
+    echo.recreate(*services, READ_TIMEOUT="60", WRITE_TIMEOUT="300", DRAIN_SECONDS="5")
+    yield echo
+    echo.recreate(*services)
+
+
+def asked_all_the_while(echo: Echo, meanwhile: Callable[[], object] = lambda: None) -> dict[str, Counter[int]]:
+    """What CLIENTS that ask for the route that blocks the loop, and one that asks for a light one, were answered."""
+    answers: dict[str, Counter[int]] = {"/stall": Counter(), "/": Counter()}
+
+    async def ask(path: str) -> None:
+        async with httpx2.AsyncClient(base_url=echo.address, verify=False, timeout=30) as client:
+            while time.monotonic() < end or not done.is_set():
+                answers[path][(await client.get(path)).status_code] += 1
+
+    async def everyone() -> None:
+        await asyncio.gather(ask("/"), *(ask("/stall") for _ in range(CLIENTS)), during())
+
+    async def during() -> None:
+        await asyncio.sleep(SECONDS / 2)  # the moment is what is tested
+        try:
+            await asyncio.to_thread(meanwhile)
+        finally:
+            done.set()
+
+    done = asyncio.Event()
+    end = time.monotonic() + SECONDS
+    asyncio.run(everyone())
+    print(answers)
+    return answers
+
+
+def test_busy_slots_are_not_away(lenient: Echo) -> None:
+    """A route that blocks the event loop for 0.3 s makes both slots late: every request is answered all the same."""
+    since = f"{time.time():.3f}"
+    answers = asked_all_the_while(lenient)
+    assert {status for found in answers.values() for status in found} == {200}
+    log = run("docker", "logs", "--since", since, lenient.container("traefik"))
+    late = {json.loads(line)["targetURL"] for line in log.splitlines() if "Health check failed" in line}
+    assert late == {"http://app-1:8000", "http://app-2:8000"}, "The load was too light to show anything."
+
+
+def test_stopping_a_busy_slot_drops_no_request(lenient: Echo) -> None:
+    """A slot that drains takes itself out although its answer to a probe is late: no request is lost with it."""
+    answers = asked_all_the_while(lenient, lambda: lenient.compose("restart", "app-1"))
+    assert {status for found in answers.values() for status in found} == {200}
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_away_while_both_slots_are(lenient: Echo, how: str) -> None:
+    """With nobody to accept a connection: 503 and when to ask again, soon, and until a slot is back."""
+    lenient.compose(how, "app-1", "app-2")
+    try:
+        wait_until(lambda: away(lenient), seconds=NOTICED)
+        answers = {away(lenient) for _ in range(20)}
+    finally:
+        lenient.compose("start", "app-1", "app-2")
+    assert answers == {True}
+    wait_until(lenient.both_slots_answer)
+
+
+def away(echo: Echo) -> bool:
+    with echo.client() as client:
+        answer = client.get("/")
+    return answer.status_code == 503 and answer.headers.get("Retry-After") == "10"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_the_apps_own_errors_pass(lenient: Echo, method: str, status: int) -> None:
+    """A status that Traefik would use itself, said by the app: its own headers and body, and asked for once."""
+    since = f"{time.time():.6f}"
+    with lenient.client() as client:
+        answer = client.request(method, f"/status/{status}", content=b"once" if method == "POST" else None)
+    assert answer.status_code == status
+    assert answer.json()["scheme"] == "https"
+    assert "Retry-After" not in answer.headers
+    assert lenient.seen(since) == [f"{method} /status/{status}"]
