@@ -3,7 +3,8 @@
 import socket
 import sys
 
-PORT = 8000
+# Where PID 1 answers probes: app/readiness.py.
+PORT = 8001
 
 
 def main() -> int:

@@ -15,8 +15,10 @@ import contextlib
 import gc
 import mmap
 import os
+import selectors
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +27,7 @@ from pathlib import Path
 from types import FrameType
 
 from app import limits
+from app.readiness import Readiness
 
 FOLDER = Path(os.environ.get("SLOT_FOLDER", "/tmp"))  # noqa: S108 - a tmpfs of the container
 # Workers look for it at each `/ready`.
@@ -33,6 +36,8 @@ DRAINING = FOLDER / "draining"
 INCOMPLETE = FOLDER / "incomplete"
 # Seconds after the first that serves, for which it waits for the others; then some are better than none.
 COMPLETE_SECONDS = 30
+# Seconds without a turn of any worker's loop after which the slot gets no new requests.
+STUCK_SECONDS = 3
 # A first line with a letter for each worker, then a line for each that ended without being asked to, with the reason,
 # and `draining` once the slot is.
 WORKERS = FOLDER / "workers"
@@ -50,7 +55,7 @@ SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGALRM}
 
 
 def ready() -> bool:
-    """Whether Traefik should send this slot requests, as a worker sees it."""
+    """Whether the slot is complete and doesn't drain: what a worker, too, can tell."""
     if DRAINING.exists():
         return False
     try:
@@ -62,7 +67,7 @@ def ready() -> bool:
 class Supervisor:
     """`count` processes that each run `work` on the bound `listener`; its result is their exit code.
 
-    `work` calls the function that it is given once it serves.
+    `work` calls the function that it is given once it serves, and each second while its loop turns.
     `drain_seconds` pass between SIGTERM and the end of serving, `graceful_seconds` from there until what is left of the
     workers is killed.
     """
@@ -74,6 +79,7 @@ class Supervisor:
         count: int,
         drain_seconds: float,
         graceful_seconds: float,
+        probes: socket.socket | None = None,
     ) -> None:
         self.work = work
         self.listener = listener
@@ -87,6 +93,16 @@ class Supervisor:
         with WORKERS.open("r+b") as file:
             # Shared with the workers: each sets its own letter once it serves.
             self.states = mmap.mmap(file.fileno(), count)
+        # When each worker's loop last turned, in seconds of time.monotonic(), which all processes share.
+        self.turned = mmap.mmap(-1, 8 * count)
+        # Not epoll, which a process shares with its children.
+        self.selector = selectors.PollSelector()
+        self.readiness = (
+            Readiness(probes, self.selector, {"/ready": self.is_ready, "/serving": self.may_serve}) if probes else None
+        )
+        # What a signal's arrival is written to, so that `wait` returns.
+        self.woken, self.waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.selector.register(self.woken, selectors.EVENT_READ, lambda: os.read(self.woken, 4096))
         self.draining = False
         self.stopping = False
         self.failure = 0
@@ -100,6 +116,8 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self.on_term)
         signal.signal(signal.SIGINT, self.on_int)
         signal.signal(signal.SIGALRM, self.on_alarm)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
         # One that came earlier, and that app.serve has kept waiting, is handled here.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         # What is there now stays: without this each worker's collector would touch, and so copy, every page of it.
@@ -108,11 +126,25 @@ class Supervisor:
         for index in range(self.count):
             self.start(index)
         while self.workers:
-            pid, status = os.wait()
-            # Anything else is an orphan of a worker's, which comes to PID 1 to be reaped.
-            if pid in self.workers:
-                self.ended(pid, os.waitstatus_to_exitcode(status))
+            for key, _ in self.selector.select():
+                key.data()
+            self.reap()
         return self.failure
+
+    def reap(self) -> None:
+        """Take in every child that has ended: a worker, or an orphan of a worker's, which comes to PID 1."""
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = found
+                if pid in self.workers:
+                    self.ended(pid, os.waitstatus_to_exitcode(status))
+
+    def is_ready(self) -> bool:
+        newest = max(struct.unpack(f"{self.count}d", self.turned[:]))
+        return ready() and self.may_serve() and time.monotonic() - newest < STUCK_SECONDS
+
+    def may_serve(self) -> bool:
+        return self.serves() and not self.draining
 
     def start(self, index: int, delay: float = 0) -> None:
         # A signal that came between the fork and the handlers' reset would be handled by the child as if it were PID 1.
@@ -128,8 +160,11 @@ class Supervisor:
         """In the child: run the work and end with its result."""
         code = 1
         try:
-            for number in SIGNALS:
+            signal.set_wakeup_fd(-1)
+            for number in {*SIGNALS, signal.SIGCHLD}:
                 signal.signal(number, signal.SIG_DFL)
+            if self.readiness:
+                self.readiness.close_all()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             time.sleep(delay)
             code = self.work(self.listener, partial(self.serve, index))
@@ -144,7 +179,10 @@ class Supervisor:
             os._exit(code)
 
     def serve(self, index: int) -> None:
-        """In a worker: say that it serves."""
+        """In a worker: say that it serves, and that its loop turns."""
+        struct.pack_into("d", self.turned, 8 * index, time.monotonic())
+        if self.states[index] == SERVING:
+            return
         first = set(self.states[:]) == {STARTING}
         self.states[index] = SERVING
         if set(self.states[:]) == {SERVING}:

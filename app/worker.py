@@ -4,6 +4,7 @@ import asyncio
 import faulthandler
 import socket
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -11,8 +12,7 @@ from pathlib import Path
 
 import uvicorn
 
-from app import health, settings
-from app.probe import PORT
+from app import health, probe, settings
 from app.supervisor import STARTUP_FAILURE, Supervisor
 
 # Each module that a worker would otherwise import for itself: memory that all of them share. Never the app's own: what
@@ -28,6 +28,7 @@ SHARED = (
     "uvicorn.protocols.websockets.websockets_sansio_impl",
     "uvloop",
 )
+PORT = 8000
 # Seconds. Traefik closes a connection that was idle for 60 (idleConnTimeout in traefik/dynamic/app.yaml). Uvicorn must
 # wait longer: a POST on a connection that is just being closed gets 502, because it may not be sent again. A worker
 # whose loop stood still closes old connections before it reads them. The watchdog ends it after 30 s: 40 are enough.
@@ -56,10 +57,22 @@ class Worker(uvicorn.Server):
             alive.cancel()
             faulthandler.cancel_dump_traceback_later()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # What Traefik sent before it knew of the drain may still wait in the kernel, when each turn of the loop takes
+        # seconds: one turn accepts the connection, the next reads the request.
+        for _ in range(3):
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
+
     async def say_alive(self) -> None:
+        armed = 0.0
         while True:
-            faulthandler.dump_traceback_later(self.watchdog_seconds, exit=True)
-            await asyncio.sleep(self.watchdog_seconds / 6)
+            self.serving()
+            if time.monotonic() - armed > self.watchdog_seconds / 6:
+                armed = time.monotonic()
+                # A thread each time: not every second.
+                faulthandler.dump_traceback_later(self.watchdog_seconds, exit=True)
+            await asyncio.sleep(min(1, self.watchdog_seconds / 6))
 
 
 def config(chosen: settings.Settings) -> uvicorn.Config:
@@ -96,8 +109,9 @@ def main() -> int:
         import_module(module)
     # Bound, and listening only once a worker does: until then Traefik is refused and asks the other slot.
     listener = config(chosen).bind_socket()
+    probes = socket.create_server(("", probe.PORT))
     return Supervisor(
-        partial(work, chosen), listener, chosen.workers, chosen.drain_seconds, chosen.graceful_seconds
+        partial(work, chosen), listener, chosen.workers, chosen.drain_seconds, chosen.graceful_seconds, probes
     ).run()
 
 

@@ -1,4 +1,4 @@
-"""Slots with more to do than they can: Docker calls them unhealthy, and the way back is open."""
+"""Slots with more to do than they can: they are late for everything, and the way back is open."""
 
 import threading
 from collections.abc import Iterator
@@ -47,14 +47,9 @@ class Crowd:
 
 @pytest.fixture
 def crowd(repository: Repository) -> Iterator[Crowd]:
-    """It has both slots unhealthy by now, and no request of it may fail."""
-
-    def unhealthy() -> bool:
-        found = repository.containers()
-        return {found[slot]["State"]["Health"]["Status"] for slot in ("app-1", "app-2")} == {"unhealthy"}
-
+    """No request of it may fail."""
     with Crowd(repository) as crowd:
-        wait_until(unhealthy, seconds=120)
+        wait_until(lambda: crowd.answered > 2 * CLIENTS, seconds=120)
         before = crowd.answered
         yield crowd
     print(f"{crowd.answered - before} answers, {len(crowd.failed)} failed")
@@ -62,6 +57,7 @@ def crowd(repository: Repository) -> Iterator[Crowd]:
     assert crowd.failed == []
 
 
+@pytest.mark.timeout(600)
 def test_way_back_under_overload(repository: Repository, crowd: Crowd) -> None:
     """A release is taken back, one at a time and no request in flight lost, and `up` finds that the stack serves."""
     [serving] = set(repository.releases().values())

@@ -1,6 +1,7 @@
 """PID 1 of a slot, with small workers; the stack tests have the real ones."""
 
 import ctypes
+import http.client
 import os
 import signal
 import socket
@@ -24,7 +25,9 @@ def say(*words):
 {work}
 listener = socket.socket(fileno=int(sys.argv[1]))
 count, drain_seconds = int(sys.argv[2]), float(sys.argv[3])
-sys.exit(Supervisor(work, listener, count, drain_seconds, graceful_seconds=0.5).run())
+probes = socket.create_server(("127.0.0.1", 0))
+if "PROBED" in os.environ: say(probes.getsockname()[1])
+sys.exit(Supervisor(work, listener, count, drain_seconds, graceful_seconds=0.5, probes=probes).run())
 """
 # Says that it runs, and on SIGTERM that it ends.
 WORK = """
@@ -81,12 +84,14 @@ def listener() -> Iterator[socket.socket]:
 def start(draining: Path, listener: socket.socket) -> Iterator[Start]:
     started: list[Parent] = []
 
-    def start(work: str = WORK, count: int = 1, drain_seconds: float = 0, blocked: bool = False) -> Parent:
+    def start(
+        work: str = WORK, count: int = 1, drain_seconds: float = 0, blocked: bool = False, **environment: str
+    ) -> Parent:
         numbers = [str(listener.fileno()), str(count), str(drain_seconds)]
         process = Parent(
             [sys.executable, "-c", PROGRAM.format(work=work), *numbers],
             cwd=REPO,
-            env={**os.environ, "SLOT_FOLDER": str(draining.parent), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "SLOT_FOLDER": str(draining.parent), "PYTHONUNBUFFERED": "1", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -203,6 +208,30 @@ def test_what_became_of_the_workers_is_written_down(start: Start, draining: Path
     process.send_signal(signal.SIGTERM)
     process.complains()
     assert written.read_text() == "++\nSIGKILL\ndraining\n"
+
+
+def probe(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", path)
+    return connection.getresponse().status
+
+
+def test_probes_are_answered_by_the_parent(start: Start) -> None:
+    """Ready: all serve, and some loop turns. Serving: however busy. Neither while it drains. Nobody holds it up."""
+    process = start(WORK.replace("    serving()", "    time.sleep(1); serving()"), 2, 60, PROBED="")
+    port = int(process.says()[0])
+    with socket.create_connection(("127.0.0.1", port)):
+        assert (probe(port, "/ready"), probe(port, "/serving"), probe(port, "/")) == (503, 503, 404)
+        assert [process.says()[0] for _ in range(2)] == ["running", "running"]
+        assert (probe(port, "/ready"), probe(port, "/serving")) == (200, 200)
+        # The workers sleep, and say nothing more.
+        deadline = time.monotonic() + 10
+        while probe(port, "/ready") == 200:
+            assert time.monotonic() < deadline
+        assert probe(port, "/serving") == 200
+        process.send_signal(signal.SIGTERM)
+        process.complains()
+        assert probe(port, "/serving") == 503
 
 
 def test_worker_that_ends_by_itself_is_replaced(start: Start) -> None:
