@@ -5,14 +5,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from backup import catalog, health, jobs, restore, schedule, server, settings, verify
+from backup import health, history, jobs, restore, schedule, server, settings, verify
 
 VERBS: dict[str, Callable[..., Any]] = {
     "serve": schedule.serve,
     "settings": settings.check,
     "healthy": health.main,
     "backup": jobs.backup,
-    "list": catalog.listing,
+    "list": history.listing,
     "status": health.status,
     "received": jobs.wait_until_received,
     "point": jobs.restore_point,

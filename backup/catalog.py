@@ -1,18 +1,16 @@
 """What there is to restore: Barman's backups and the WAL after them."""
 
-import ast
 import os
 import re
+import subprocess
 import tempfile
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from backup import server
 from backup.fetch import fetch
-from backup.server import HOME, STREAMING, Failure, recall
+from backup.server import HOME, STREAMING, Failure
 
 META, WALS = HOME / "meta", HOME / "wals"
 SEGMENT = re.compile(r"[0-9A-F]{24}")
@@ -21,6 +19,11 @@ SEGMENT = re.compile(r"[0-9A-F]{24}")
 def lsn(text: str) -> int:
     high, low = text.split("/")
     return int(high, 16) << 32 | int(low, 16)
+
+
+def text(place: int) -> str:
+    """The place as Postgres writes it."""
+    return f"{place >> 32:X}/{place & 0xFFFFFFFF:X}"
 
 
 @dataclass
@@ -134,48 +137,68 @@ def segment(timeline: int, place: int, size: int) -> str:
     return f"{timeline:08X}{place // each:08X}{place % each:08X}"
 
 
-def numbers(timeline: int, size: int) -> set[int]:
-    """The numbers of all segments on the timeline's way: others' as far as they were followed."""
-    way = {timeline: 1 << 64, **ancestors(timeline)}
+def way(timeline: int, size: int) -> dict[int, str]:
+    """The segments on the timeline's way, by their numbers: others' as far as they were followed."""
+    ends = {timeline: 1 << 64, **ancestors(timeline)}
     return {
-        number(name, size)
-        for name in segments()
-        if int(name[:8], 16) in way and number(name, size) <= way[int(name[:8], 16)] // size
+        number(name, size): name
+        for name in sorted(segments())
+        if int(name[:8], 16) in ends and number(name, size) <= ends[int(name[:8], 16)] // size
     }
 
 
-def gap(backup: Backup, timeline: int) -> str | None:
-    """The first segment that is missing between the backup and the newest on the timeline's way; None when none is."""
+def gap(backup: Backup, timeline: int, end: int | None = None) -> str | None:
+    """The first segment that is missing between the backup and `end`, or the newest on the timeline's way."""
     size = backup.segment_size
-    found = numbers(timeline, size)
+    found = way(timeline, size)
     first = number(backup.first_segment, size)
-    for wanted in range(first, max(found, default=first) + 1):
+    # A place at a segment's very beginning is the end of the one before.
+    last = (end - 1) // size if end else max(found, default=first)
+    for wanted in range(first, last + 1):
         if wanted not in found:
             return segment(timeline, wanted, size)
     return None
 
 
-def newest_wal() -> datetime | None:
-    """When the newest WAL was received."""
-    times = [path.stat().st_mtime for path in STREAMING.iterdir()] if STREAMING.exists() else []
-    return datetime.fromtimestamp(max(times), tz=server.now().tzinfo) if times else None
+@dataclass
+class End:
+    """Where the log that is here ends, by what is written there."""
+
+    committed: datetime | None = None
+    # Where the last record begins.
+    place: int = 0
+    # Whether it is the one that Postgres writes when it is stopped.
+    closed: bool = False
 
 
-def listing() -> list[dict[str, Any]]:
-    """The backups, newest first, as `./stack backups` shows them."""
-    verified = recall("verified").get("backups", {})
-    return [
-        {
-            "name": one.name,
-            "kind": one.kind,
-            "rests_on": one.parent,
-            "ended": one.ended.isoformat(timespec="seconds"),
-            "age_seconds": round(server.age(one.ended)),
-            # What Barman counted when it was copied; blocks that are hard links count once.
-            "bytes": int(one.facts["size"]),
-            "seconds": ast.literal_eval(one.facts["copy_stats"])["total_time"],
-            "timeline": one.timeline,
-            "verified": verified.get(one.name),
-        }
-        for one in reversed(backups())
-    ]
+def end(timeline: int, backup: Backup, before: int | None) -> End:
+    """The end of the log on the timeline's way, or in front of the segment of the number `before`."""
+    size, here = backup.segment_size, End()
+    found = way(timeline, size)
+    last = before - 1 if before else max(found, default=0)
+    # The newest may have no transaction in it yet.
+    for place in range(last, last - 4, -1):
+        if place in found and not here.committed:
+            one = inside(found[place])
+            here = End(one.committed, here.place or one.place, here.closed if here.place else one.closed)
+    return here
+
+
+def inside(name: str) -> End:
+    """What Postgres's pg_waldump sees in a segment."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if not fetch(name, f"{folder}/{name}"):
+                return End()
+        except Exception:
+            # It is damaged, or larger than what there is room for.
+            return End()
+        argv = ["pg_waldump", "--rmgr=Transaction", "--rmgr=XLOG", f"{folder}/{name}"]
+        shown = subprocess.run(argv, capture_output=True, text=True, errors="replace")
+    times = re.findall(r"desc: (?:COMMIT|ABORT)\S* (\S+ [0-9:.]+) UTC", shown.stdout)
+    records = re.findall(r"lsn: (\S+), prev \S+, desc: (\S+)", shown.stdout)
+    names = [(lsn(place), kind) for place, kind in records]
+    broken = re.findall(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+)", shown.stderr)
+    place = lsn(broken[0]) if broken else max((one for one, _ in names), default=0)
+    committed = datetime.fromisoformat(times[-1]).replace(tzinfo=UTC) if times else None
+    return End(committed, place, (place, "CHECKPOINT_SHUTDOWN") in names)

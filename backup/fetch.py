@@ -7,8 +7,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import zstandard  # type: ignore[import-not-found]  # not in .venv
-
 from backup.server import HOME, STREAMING
 
 ZSTD = bytes.fromhex("28b52ffd")
@@ -27,6 +25,8 @@ def fetch(name: str, target: str) -> bool:
                 compressed = stored.read(4) == ZSTD
                 stored.seek(0)
                 if compressed:
+                    import zstandard  # type: ignore[import-not-found]  # not in .venv
+
                     zstandard.ZstdDecompressor().copy_stream(stored, segment)
                 else:
                     shutil.copyfileobj(stored, segment)

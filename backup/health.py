@@ -2,10 +2,12 @@
 
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from backup import catalog, server, settings
+from backup import history, live, server, settings
+from backup.catalog import lsn
 from backup.server import Failure, psql, recall
 
 # What `serve` found last; the health check reads it, because it runs often and should cost nothing.
@@ -19,7 +21,8 @@ SILENCE = 30
 STREAM = """
 SELECT coalesce((SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'barman'), 'none'),
     count(*), coalesce(extract(epoch FROM clock_timestamp() - max(reply_time)), 0),
-    coalesce(bool_or(sent_lsn >= :'before'), false), pg_current_wal_flush_lsn()
+    coalesce(bool_or(sent_lsn >= :'before'), false), coalesce(max(write_lsn), '0/0'),
+    clock_timestamp(), pg_current_wal_flush_lsn(), pg_walfile_name(pg_current_wal_lsn())
 FROM pg_stat_replication WHERE application_name = 'barman_receive_wal' AND state = 'streaming'
 """
 # What is remembered of each job, and its name in a sentence.
@@ -41,7 +44,7 @@ def streaming() -> str | None:
     """What is wrong with the stream of WAL; None when nothing is."""
     global before
     try:
-        [[status, streams, silent, sent, end]] = psql(STREAM, before=before)
+        [[status, streams, silent, sent, written, moment, end, name]] = psql(STREAM, before=before)
     except Failure as failure:
         return f"Postgres can't be asked: {failure}"
     before = end
@@ -51,6 +54,7 @@ def streaming() -> str | None:
         return recall("stream").get("said") or "WAL is not being received."
     if float(silent) > SILENCE or sent == "f":
         return "WAL is received too slowly."
+    live.noted(int(name[:8], 16), datetime.fromisoformat(moment), lsn(end), lsn(written))
     return None
 
 
@@ -89,7 +93,7 @@ def main() -> None:
 
 def status() -> dict[str, Any]:
     """What `./stack up` and `deploy` show."""
-    newest = catalog.listing()[:1]
+    newest = history.listing()[:1]
     try:
         wrong = json.loads(FILE.read_text())["wrong"]
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 """A Postgres of our own on restored files: on a socket in a closed folder, under our own uid."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -13,13 +14,14 @@ from typing import Any
 from backup.catalog import lsn
 from backup.server import Failure, psql, run
 
+# Where to stop; where the log ends before that, nothing is to be stopped at.
+PLACES = ("recovery_target_time", "recovery_target_lsn")
 # Only this uid gets to the socket, so everyone there may be anyone.
 HBA = "local all all trust\n"
-REVISIONS = Path("/revisions")
 # https://www.postgresql.org/docs/18/runtime-config-wal.html#RUNTIME-CONFIG-WAL-ARCHIVE-RECOVERY
 RECOVERY = (
     *("restore_command", "recovery_end_command", "recovery_target", "recovery_target_time", "recovery_target_name"),
-    *("recovery_target_timeline", "recovery_target_action"),
+    *("recovery_target_lsn", "recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action"),
 )
 # The database's owner may set defaults for every session in it, and what comes with the connection wins over them. None
 # of these may decide whose functions are called, who calls them, or when the session ends.
@@ -102,10 +104,11 @@ class Instance:
             if "recovery ended before configured recovery target was reached" not in self.log.read_text():
                 raise
             settings = self.folder / "postgresql.auto.conf"
-            if "recovery_target_time" not in settings.read_text():
+            # By their whole names: without recovery_target_timeline it would follow the newest.
+            named = [(line.partition("=")[0].strip(), line) for line in settings.read_text().splitlines()]
+            if not any(name in PLACES for name, _ in named):
                 raise Failure("The WAL that was received does not reach as far as that.") from None
-            kept = [line for line in settings.read_text().splitlines() if "recovery_target_time" not in line]
-            settings.write_text("\n".join([*kept, ""]))
+            settings.write_text("\n".join([*(line for name, line in named if name not in PLACES), ""]))
             self.ran_out = True
             self.start()
             self.wait(say)
@@ -136,8 +139,11 @@ class Instance:
     def at(self) -> str:
         """What the startup process says that it does, such as `recovering 000000010000000000000006`."""
         assert self.process
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        titles = [Path(f"/proc/{child}/cmdline").read_text(errors="replace") for child in children]
+        titles = []
+        # Each may end while it is looked at.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+                titles.append(Path(f"/proc/{child}/cmdline").read_text(errors="replace"))
         return next((title.partition("startup ")[2].strip("\0 ") for title in titles if "startup" in title), "starting")
 
     def sql(self, statement: str, database: str = "postgres", user: str = "postgres") -> list[list[str]]:
@@ -156,17 +162,26 @@ class Instance:
         return {"revision": self.revision()}
 
     def revision(self) -> str | None:
-        """The schema's revision, None without one. Raises Failure when the code in migrations/ doesn't know it."""
+        """The schema's revision, None without one."""
         # As the schema's owner: the table may be a view by now, which calls functions of that role's.
         [[there]] = self.sql("SELECT pg_catalog.to_regclass('public.alembic_version') IS NOT NULL", "app", "owner")
         if there == "f":
             return None
         rows = self.sql("SELECT version_num FROM public.alembic_version ORDER BY 1", "app", "owner")
         revision = " ".join(row[0] for row in rows)
-        known = known_revisions()
-        if known and not set(revision.split()) <= known:
-            raise Failure(f"The schema is at revision {revision}, which the code in migrations/ doesn't know.")
         return revision
+
+    def timeline(self) -> int:
+        """The timeline that the recovery began."""
+        [[name]] = self.sql("SELECT pg_walfile_name(pg_current_wal_lsn())", "postgres")
+        return int(name[:8], 16)
+
+    def origin(self) -> tuple[str, int, int]:
+        """The system identifier; which timeline was followed, and up to which place."""
+        [[identity]] = self.sql("SELECT system_identifier FROM pg_control_system()", "postgres")
+        lines = (self.folder / "pg_wal" / f"{self.timeline():08X}.history").read_text().splitlines()
+        followed, place = [line.split()[:2] for line in lines if line.strip()][-1]
+        return identity, int(followed), lsn(place)
 
     def amcheck(self) -> None:
         """Raise Failure when a table or an index is not sound.
@@ -196,12 +211,3 @@ class Instance:
                 self.process.wait()
                 raise Failure("The restored server did not stop within 5 minutes.") from None
         shutil.rmtree(self.closed, ignore_errors=True)
-
-
-def known_revisions() -> set[str]:
-    """The revisions in migrations/versions; none when they can't be read."""
-    try:
-        texts = [path.read_text() for path in REVISIONS.glob("*.py")]
-    except OSError:
-        return set()
-    return {name for text in texts for name in re.findall(r'^revision(?:: str)? = ["\'](\w+)', text, re.MULTILINE)}

@@ -4,7 +4,7 @@ import re
 import time
 from typing import Any
 
-from backup import catalog, health, server, settings
+from backup import catalog, health, history, server, settings
 from backup.server import LIVE, SLOT, STREAMING, Failure, barman, psql
 
 # Seconds after which a backup that failed is tried again where there is none.
@@ -54,9 +54,7 @@ def stream() -> None:
     if status in ("lost", "none"):
         psql("SELECT pg_create_physical_replication_slot(:'slot', true)", slot=SLOT)
     follow()
-    seen = server.recall("timelines").get("seen", [])
-    if not seen or seen[-1][1] != timeline():
-        server.remember("timelines", seen=[*seen, [server.now().isoformat(), timeline()]])
+    history.settle(timeline())
     barman("receive-wal", "main")
     raise Failure("Streaming ended: Postgres went away, or `docker compose logs backup` says why.")
 
@@ -82,7 +80,7 @@ def follow() -> None:
     answer = [row[-1] for row in psql(f"TIMELINE_HISTORY {now}", f"{LIVE} replication=true") if row[-1].strip()]
     parent, left = answer[-1].split()[:2]
     # Before the first segment: without it nobody knows what the timeline that they see grew out of.
-    (STREAMING / f"{now:08X}.history").write_text("\n".join([*answer, ""]))
+    server.write(STREAMING / f"{now:08X}.history", "\n".join([*answer, ""]))
     size = int(psql("SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'")[0][0])
     print(f"The database was restored: timeline {parent} was left at {left}, and {now} begins there.", flush=True)
     begin_again(catalog.segment(now, catalog.lsn(left) // size, size))
@@ -162,7 +160,7 @@ def take(kind: str, *options: str) -> dict[str, Any]:
         server.failed("backup", failure, kind=kind)
         sweep()
         raise
-    newest = catalog.listing()[0]
+    newest = history.listing()[0]
     if newest["kind"] == "full":
         server.outcome("full", newest)
     return server.outcome("backup", {**newest, "took": (server.now() - begun).total_seconds()})
@@ -186,10 +184,11 @@ def restore_point(name: str) -> dict[str, Any]:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]{0,59}", name) or name == "latest":
         raise Failure(f"{name} can't be a restore point's name: a letter, then up to 59 letters, digits or any of ._-")
     check_identity()
-    psql("SELECT pg_create_restore_point(:'name')", name=name)
+    [[place]] = psql("SELECT pg_create_restore_point(:'name')", name=name)
     points = server.recall("points").get("points", {})
     # Those from before the first backup lead nowhere.
     first = min((one.ended.isoformat() for one in catalog.backups()), default="")
     points = {old: facts for old, facts in points.items() if facts["at"] > first}
-    server.remember("points", points={**points, name: {"at": server.now().isoformat(), "timeline": timeline()}})
+    facts = {"at": server.now().isoformat(), "timeline": timeline(), "lsn": place}
+    server.remember("points", points={**points, name: facts})
     return {"name": name}

@@ -22,7 +22,7 @@ TAIL = STATE / "tail"
 # There while a fetch is not complete.
 FETCHING = STATE / "fetching"
 # Facts that are only of this machine, or change all the time.
-PASSING = ("sent-wal", "sent-backups", "offsite", "upload", "stream", "housekeeping")
+PASSING = ("sent-wal", "sent-backups", "offsite", "upload", "stream", "housekeeping", "promoted")
 BUCKET = f"away:{MAJOR}"
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -96,10 +97,33 @@ def psql(statement: str, connection: str = LIVE, timeout: int | None = 60, **val
     return [line.split("\x1f") for line in printed.split("\n")[:-1]]
 
 
+def whole(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; {} where there is none."""
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return facts
+
+
+def write(path: Path, text: str) -> None:
+    """Write the file whole or not at all, also for who reads it meanwhile, and when the power fails."""
+    young = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        with young.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        young.replace(path)
+    except OSError:
+        young.unlink(missing_ok=True)
+        raise
+
+
 def identity() -> str | None:
     """The system identifier of the database that the backups are of; None before the first."""
-    path = HOME / "identity.json"
-    return str(json.loads(path.read_text())["systemid"]) if path.exists() else None
+    known = whole(HOME / "identity.json").get("systemid")
+    return str(known) if known else None
 
 
 def now() -> datetime:
@@ -109,26 +133,18 @@ def now() -> datetime:
 def remember(name: str, /, **facts: Any) -> None:
     """Keep facts in the backup volume, with the time; whole or not at all; without room there, in /tmp."""
     text = json.dumps({"at": now().isoformat(timespec="seconds"), **facts})
-    path, spare = STATE / f"{name}.json", SPARE / f"{name}.json"
-    young = path.with_suffix(f".{os.getpid()}")
+    spare = SPARE / f"{name}.json"
     try:
-        young.write_text(text)
-        young.replace(path)
+        write(STATE / f"{name}.json", text)
     except OSError:
-        young.unlink(missing_ok=True)
-        spare.write_text(text)
+        write(spare, text)
     else:
         spare.unlink(missing_ok=True)
 
 
 def recall(name: str) -> dict[str, Any]:
     """What `remember` kept; {} when there is nothing."""
-    for folder in (SPARE, STATE):
-        path = folder / f"{name}.json"
-        if path.exists():
-            facts: dict[str, Any] = json.loads(path.read_text())
-            return facts
-    return {}
+    return whole(SPARE / f"{name}.json") or whole(STATE / f"{name}.json")
 
 
 def hold() -> None:

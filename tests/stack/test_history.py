@@ -1,0 +1,88 @@
+"""What can be restored, asked of the backup container: exactly that, or why not."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import pytest
+
+from tests.stack.databases import Database
+from tests.stack.stacks import run, wait_until
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    database = Database(tmp_path_factory.mktemp("database"), "history")
+    database.remove()
+    try:
+        database.begin()
+        yield database
+    finally:
+        database.remove()
+
+
+def later(moment: str, seconds: float) -> str:
+    return str(datetime.fromisoformat(moment) + timedelta(seconds=seconds))
+
+
+def sees(database: Database, timeline: int) -> None:
+    """Wait until the service has a backup of the timeline."""
+    wait_until(lambda: database.verb("list")[0]["timeline"] == timeline, 90)
+
+
+def test_restores_are_exactly_that(database: Database) -> None:
+    """A time soon after a restore, or while nothing was received: what was there then, or a sentence."""
+    early = database.write(1, 2)
+    database.write(3)
+    assert database.plan(early)["warnings"] == []
+    # The service stays away: nobody sees the new timeline.
+    restored = database.restore(early, services=("postgres",))
+    assert (restored["timeline"], restored["warnings"]) == (1, [])
+    assert database.notes() == {1, 2}
+    soon = database.write(4)
+    assert "Nothing of timeline 2, which the last restore began, has been received." in database.refused(soon)
+    database.start()
+    sees(database, 2)
+    database.write(5)
+    database.plan(soon)
+
+    # While the service is away.
+    run("docker", "kill", database.container("backup"))
+    away = database.write(6)
+    said = database.refused(away)
+    assert f"{away} can't be restored: what was written after " in said
+    assert "The latest time before it is `--to " in said
+    [warning] = database.plan("latest")["warnings"]
+    assert "may be missing: the service `backup` does not receive it" in warning
+    # Behind Postgres's back: the restore itself says the same.
+    done = database.recover(away)
+    assert done.returncode == 1
+    assert "can't be restored" in done.stderr
+    database.start()
+    database.plan(away)
+
+    # Postgres was stopped, and all of its log is here: the time in between belongs to what was before.
+    restored = database.restore("latest")
+    assert restored["warnings"] == []
+    assert database.notes() == {1, 2, 4, 5, 6}
+    between = database.sql("SELECT pg_postmaster_start_time() - interval '2 seconds'")
+    sees(database, 3)
+    assert database.plan(between)["warnings"] == []
+    # To a time of the timeline that was left, after its last write.
+    restored = database.restore(later(away, 0.5))
+    assert restored["timeline"] == 2
+    assert database.notes() == {1, 2, 4, 5, 6}
+
+
+def test_unknown_revision(database: Database) -> None:
+    """A release that was rolled back, a checkout without its revision: a warning, and the database comes back."""
+    folder = database.folder / "migrations/versions"
+    for path in (folder, *folder.glob("*.py")):
+        path.chmod(0o755)
+    database.sql("INSERT INTO alembic_version VALUES ('f00')")
+    [warning] = database.verb("verify")["warnings"]
+    assert "The schema is at revision f00, which the code in migrations/ doesn't know" in warning
+    assert database.plan("latest")["warnings"] == [warning]
+    restored = database.restore("latest")
+    assert (restored["revision"], restored["warnings"]) == ("f00", [warning])
