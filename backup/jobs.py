@@ -9,6 +9,8 @@ from backup.server import LIVE, SLOT, STREAMING, Failure, barman, psql
 
 # Seconds after which a backup that failed is tried again where there is none.
 PATIENCE = 60
+# What Postgres says to a receiver that comes too late.
+REMOVED = re.compile(r"requested WAL segment \w+ has already been removed")
 RECEIVED = """
 SELECT count(*) FROM pg_stat_replication
 WHERE application_name = 'barman_receive_wal' AND state = 'streaming' AND sent_lsn >= :'end'
@@ -47,16 +49,27 @@ def stream() -> None:
     slot = "SELECT coalesce((SELECT wal_status FROM pg_replication_slots WHERE slot_name = :'slot'), 'none')"
     [[status]] = psql(slot, slot=SLOT)
     if status == "lost":
-        # What was written since can't be had any more: the stream begins anew, and so do the backups.
-        psql("SELECT pg_drop_replication_slot(:'slot')", slot=SLOT)
-        server.remember("broken", said="Postgres gave up the WAL that it kept for a backup service that was away.")
-        begin_again(psql("SELECT pg_walfile_name(pg_current_wal_lsn())")[0][0])
-    if status in ("lost", "none"):
+        break_off("Postgres gave up the WAL that it kept for a backup service that was away.")
+    elif status == "none":
         psql("SELECT pg_create_physical_replication_slot(:'slot', true)", slot=SLOT)
     follow()
     history.settle(timeline())
-    barman("receive-wal", "main")
+    try:
+        barman("receive-wal", "main")
+    except Failure as failure:
+        if REMOVED.search(str(failure)):
+            break_off("Postgres removed WAL that the backups had not received.")
+        raise
     raise Failure("Streaming ended: Postgres went away, or `docker compose logs backup` says why.")
+
+
+def break_off(why: str) -> None:
+    """Begin the stream anew, and so the backups: what was written since can't be had any more."""
+    print(why, flush=True)
+    psql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = :'slot'", slot=SLOT)
+    server.remember("broken", said=why)
+    begin_again(psql("SELECT pg_walfile_name(pg_current_wal_lsn())")[0][0])
+    psql("SELECT pg_create_physical_replication_slot(:'slot', true)", slot=SLOT)
 
 
 def follow() -> None:

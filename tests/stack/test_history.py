@@ -75,6 +75,26 @@ def test_restores_are_exactly_that(database: Database) -> None:
     assert database.notes() == {1, 2, 4, 5, 6}
 
 
+def test_removed_wal(database: Database) -> None:
+    """A slot that came too late: it is said, a full backup follows by itself, and the gap is known as one."""
+    database.compose("stop", "backup")
+    before = database.write(11)
+    database.sql("SELECT pg_drop_replication_slot('barman')")
+    for number in range(12, 16):
+        database.write(number)
+        database.sql("SELECT pg_switch_wal()", "CHECKPOINT")
+    database.sql("SELECT pg_create_physical_replication_slot('barman', true)")
+    known = {one["name"] for one in database.alone("list")}
+    database.start()
+    wait_until(lambda: database.verb("list")[0]["name"] not in known, 90)
+    assert database.verb("list")[0]["kind"] == "full"
+    assert "removed WAL that the backups had not received" in database.compose("logs", "backup")
+    after = database.write(16)
+    database.plan(after)
+    assert "The latest time before it is" in database.refused(before)
+    assert database.sql("SELECT wal_status FROM pg_replication_slots") == "reserved"
+
+
 def test_unknown_revision(database: Database) -> None:
     """A release that was rolled back, a checkout without its revision: a warning, and the database comes back."""
     folder = database.folder / "migrations/versions"
