@@ -34,6 +34,8 @@ def backups(as_json: bool = False) -> None:
     for one in found:
         verified = f"{since(one['verified'])} ago" if one["verified"] else "not by itself"
         print(row.format(one["name"], one["kind"], size(one["bytes"]), duration(one["age_seconds"]), verified))
+        if one["restorable"]:
+            print(f"  {one['restorable']}")
     print(summary())
 
 

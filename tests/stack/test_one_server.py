@@ -84,7 +84,7 @@ def test_another_project_on_the_volume_is_refused(moved: Clone) -> None:
         moved.compose(*other, "down", "--timeout", "1")
         run("docker", "volume", "rm", f"{moved.project}-other_postgres-socket")
     with moved.client() as client:
-        assert client.get("/health").json()["database"] == "ok"
+        wait_until(lambda: client.get("/health").json()["database"] == "ok")
 
 
 def test_lock_is_free_after_a_kill(moved: Clone) -> None:
