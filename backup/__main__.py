@@ -5,13 +5,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from backup import health, history, jobs, restore, schedule, server, settings, verify
+from backup import bucket, health, history, jobs, restore, schedule, server, settings, verify
 
 VERBS: dict[str, Callable[..., Any]] = {
     "serve": schedule.serve,
     "settings": settings.check,
     "healthy": health.main,
     "backup": jobs.backup,
+    "bucket": bucket.main,
     "list": history.listing,
     "status": health.status,
     "received": jobs.wait_until_received,

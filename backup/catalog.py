@@ -114,8 +114,12 @@ def ancestors(timeline: int) -> dict[int, int]:
     with tempfile.NamedTemporaryFile("r") as file:
         if timeline == 1 or not fetch(f"{timeline:08X}.history", file.name):
             return {}
-        text = file.read()
-    lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        return parents(file.read())
+
+
+def parents(history: str) -> dict[int, int]:
+    """What a timeline's history file says."""
+    lines = [line.split() for line in history.splitlines() if line.strip() and not line.startswith("#")]
     return {int(words[0]): lsn(words[1]) for words in lines}
 
 

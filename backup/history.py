@@ -12,6 +12,7 @@ from typing import Any
 from backup import catalog, live, server
 from backup.catalog import Backup
 from backup.server import Failure, recall
+from backup.timelines import lives, unknown
 
 # Seconds that it takes at most to stop the app and then Postgres.
 STOPPING = 180
@@ -49,51 +50,6 @@ class Reach:
     missing: str | None = None
     # Whether the server was stopped there, and all of its log was received.
     closed: bool = False
-
-
-def lives() -> list[tuple[datetime, int]]:
-    """Each timeline and when its use began, oldest first; a time before the next one's belongs to it."""
-    running = live.timeline()
-    if running:
-        settle(running)
-    seen = [(datetime.fromisoformat(at), int(timeline)) for at, timeline in recall("timelines").get("seen", [])]
-    if not seen:
-        known = [one.timeline for one in catalog.backups()] + [int(name[:8], 16) for name in catalog.segments()]
-        seen.append((datetime.min.replace(tzinfo=UTC), max(known, default=1)))
-    return seen
-
-
-def settle(running: int) -> None:
-    """Keep the running server's timeline as the one in use; of a restore that was given up there is nothing to keep."""
-    kept, promoted = recall("timelines"), recall("promoted")
-    seen, lost = [list(one) for one in kept.get("seen", [])], list(kept.get("lost", []))
-    began = promoted.get("began") if promoted.get("timeline") == running else None
-    if not seen or seen[-1][1] != running:
-        seen.append([began or live.started().isoformat(), running])
-    elif began and began > seen[-1][0]:
-        # A number is given twice only when nothing of the first was received.
-        lost.append([seen[-1][0], began])
-        seen[-1][0] = began
-    if [seen, lost] != [kept.get("seen"), kept.get("lost")]:
-        server.remember("timelines", seen=seen, lost=lost)
-    if promoted.get("timeline"):
-        server.remember("promoted")
-
-
-def promoted(timeline: int) -> None:
-    """Keep that a restore began a timeline now. It may still be given up, so the running server has the last word."""
-    before, kept, now = recall("promoted"), recall("timelines"), server.now().isoformat()
-    if before.get("timeline"):
-        # Nobody saw it run.
-        server.remember("timelines", **{**kept, "lost": [*kept.get("lost", []), [before["began"], now]]})
-    server.remember("promoted", timeline=timeline, began=now)
-
-
-def unknown(moment: datetime) -> str | None:
-    """Since when nothing was received of the database that was in use at that time; None when that is not so."""
-    last = recall("promoted")
-    spans = recall("timelines").get("lost", []) + ([[last["began"], "9999"]] if last.get("timeline") else [])
-    return next((begun for begun, ended in spans if begun <= moment.isoformat() < ended), None)
 
 
 def reach(backup: Backup, timeline: int, following: datetime | None) -> Reach:
@@ -155,10 +111,11 @@ def answer(to: str) -> Plan:
         raise Failure("There is no complete backup to restore.")
     if BACKUP_NAME.fullmatch(to):
         return named(to)
-    if not live.timeline():
+    running = live.timeline()
+    if not running:
         close()
     point = recall("points").get("points", {}).get(to)
-    timelines = lives()
+    lived = lives()
     if to == "latest":
         moment, words = server.now(), "the newest that was received"
     elif point:
@@ -172,12 +129,12 @@ def answer(to: str) -> Plan:
         if since:
             raise Failure(
                 f"{to} can't be restored: nothing was received of the database since the restore at {since}. "
-                f'The latest time before it is `--to "{since}"`.'
+                "Name a time before that."
             )
-    begun = [at for at, _ in timelines if at <= moment]
+    begun = [at for at, _ in lived if at <= moment]
     at = max(len(begun) - 1, 0)
-    timeline = point["timeline"] if point else timelines[at][1]
-    following = timelines[at + 1][0] if at + 1 < len(timelines) else None
+    timeline = point["timeline"] if point else lived[at][1]
+    following = lived[at + 1][0] if at + 1 < len(lived) else None
     found = [one for one in usable(timeline) if one.ended <= moment]
     if not found:
         raise nothing(to, moment, timeline)
@@ -186,7 +143,7 @@ def answer(to: str) -> Plan:
     wanted = catalog.lsn(point["lsn"]) if point and "lsn" in point else None
     short = far.place < wanted if wanted else moment > far.until
     wrong = None
-    if short and not (following or far.missing or (far.closed and to == "latest")):
+    if short and not (following or far.missing or (far.closed and to == "latest" and not running)):
         # The log of the timeline in use may be had up to now.
         wrong = live.catch_up()
         far = reach(plan.backup, timeline, following)

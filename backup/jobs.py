@@ -1,10 +1,11 @@
 """What is done again and again: streaming, base backups, Barman's own housekeeping."""
 
+import json
 import re
 import time
 from typing import Any
 
-from backup import catalog, health, history, server, settings
+from backup import catalog, health, history, server, settings, timelines
 from backup.server import LIVE, SLOT, STREAMING, Failure, barman, psql
 
 # Seconds after which a backup that failed is tried again where there is none.
@@ -32,6 +33,9 @@ def check_identity() -> None:
     """Raise Failure unless the running database is the one whose backups these are."""
     known = server.identity()
     [[running]] = psql("SELECT system_identifier FROM pg_control_system()")
+    if not known:
+        # Barman writes it as well, but not at one go.
+        server.write(server.HOME / "identity.json", json.dumps({"systemid": running, "version": server.MAJOR}))
     if known and known != running:
         raise Failure(
             "The running database is another one than these backups are of, so they are left as they are, and it has "
@@ -53,7 +57,7 @@ def stream() -> None:
     elif status == "none":
         psql("SELECT pg_create_physical_replication_slot(:'slot', true)", slot=SLOT)
     follow()
-    history.settle(timeline())
+    timelines.settle(timeline())
     try:
         barman("receive-wal", "main")
     except Failure as failure:

@@ -1,5 +1,6 @@
 """The running server: its timeline, and up to when its log has been received."""
 
+import contextlib
 import fcntl
 import secrets
 import time
@@ -38,8 +39,8 @@ def started() -> datetime:
 def keep(number: int, until: datetime, place: int, closed: bool = False) -> None:
     """Remember that all of the timeline's log up to this time, which ends at this place, has been received."""
     facts = {"until": until.astimezone(UTC).isoformat(), "lsn": catalog.text(place), "closed": closed}
-    # The service does it, and a restore's plan, at the same time.
-    with (STATE / "received.lock").open("w") as lock:
+    # The service does it, and a restore's plan, at the same time. Without room on the volume it stays as it was.
+    with contextlib.suppress(OSError), (STATE / "received.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         kept = recall("received")
         if kept.get(str(number), {}).get("until", "") < facts["until"]:

@@ -1,56 +1,33 @@
-"""The copy elsewhere: each backup and all WAL, encrypted on this machine, in a bucket (rclone's crypt over S3).
+"""The copy elsewhere: each backup and all WAL, encrypted on this machine, in a bucket.
 
 Named are objects that never change, once there; the one that does, the WAL that is being received, goes compressed.
 """
 
 import contextlib
 import json
-import os
-import shutil
-import sys
+import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import zstandard  # type: ignore[import-not-found]  # not in .venv
 
-from backup import catalog, server, settings
-from backup.server import HOME, MAJOR, STATE, STREAMING, Failure, recall, remember, run
+from backup import bucket, catalog, server, settings
+from backup.bucket import BUCKET, rclone
+from backup.server import HOME, STATE, STREAMING, Failure, recall, remember
 
-AUTHORITY = Path("/tmp/ca.pem")  # noqa: S108 - a tmpfs of the container
 TAIL = STATE / "tail"
-# There while a fetch is not complete.
-FETCHING = STATE / "fetching"
 # Facts that are only of this machine, or change all the time.
-PASSING = ("sent-wal", "sent-backups", "offsite", "upload", "stream", "housekeeping", "promoted")
-BUCKET = f"away:{MAJOR}"
-
-
-def environment() -> dict[str, str]:
-    """rclone's configuration: none of it is on a disk or on a command line. Raises Failure."""
-    keys, authority = settings.keys()
-    password = run("rclone", "obscure", "-", input=keys["PASSWORD"]).strip()
-    found = {
-        "PLAIN_TYPE": "s3",
-        "PLAIN_PROVIDER": "Other",
-        "PLAIN_ENDPOINT": os.environ.get("BACKUP_S3_ENDPOINT", ""),
-        "PLAIN_ACCESS_KEY_ID": keys["ACCESS_KEY_ID"],
-        "PLAIN_SECRET_ACCESS_KEY": keys["SECRET_ACCESS_KEY"],
-        "AWAY_TYPE": "crypt",
-        "AWAY_REMOTE": f"plain:{os.environ['BACKUP_S3_BUCKET']}",
-        "AWAY_PASSWORD": password,
-    }
-    configuration = {f"RCLONE_CONFIG_{name}": value for name, value in found.items()}
-    # The certificate of the authority that the endpoint's own is of.
-    if authority:
-        AUTHORITY.write_text(authority)
-        configuration["RCLONE_CA_CERT"] = str(AUTHORITY)
-    return {**os.environ, **configuration, "RCLONE_CONFIG": "", "RCLONE_RETRIES": "2", "RCLONE_LOW_LEVEL_RETRIES": "3"}
-
-
-def rclone(*argv: str, **options: Any) -> str:
-    flags = ("--transfers=8", "--contimeout=10s", "--timeout=60s", "--stats=0", "--log-level=ERROR")
-    return run("rclone", *argv, *flags, env=environment(), **options)
+SENT = ("sent-wal", "sent-backups")
+PASSING = (*SENT, "offsite", "upload", "stream", "housekeeping", "promoted", "received")
+# The names of segments, parts of them, and the files that say what a timeline grew out of.
+LATER = re.compile(r"[0-9A-F]{24}|[0-9A-F]{8}\.history")
+# Two jobs would take the bucket over twice.
+claiming = threading.Lock()
+# Seconds between two looks whether all that was sent is there.
+CHECKED = 3600
+NEVER = "2000-01-01T00:00+00:00"
 
 
 def copy() -> None:
@@ -59,81 +36,140 @@ def copy() -> None:
 
 
 def upload() -> None:
-    """Copy the backups that are new; once a day look whether all is there, and remove what the window has passed.
+    """Copy the backups that are new; once a day remove what the window has passed.
 
     Apart from the WAL, which must not wait for it.
     """
     remembering("upload", send_backups)
 
 
+def alive() -> None:
+    """Leave a sign of life, however seldom something is copied."""
+    known = server.identity()
+    if known and recall("timelines").get("seen"):
+        pushed("sent-wal", known)
+
+
 def remembering(name: str, work: Callable[[str], None]) -> None:
     try:
         known = server.identity()
-        if not known:
+        # Before the first is received nothing is known of this database.
+        if not known or not recall("timelines").get("seen"):
             return
         work(known)
-    except Failure as failure:
+    except (Failure, OSError) as failure:
         server.failed(name, failure)
         raise
     server.outcome(name, {})
 
 
-def pushed(name: str, known: str) -> dict[str, Any]:
-    """What is in the bucket; nothing, where it is another bucket than before. Raises Failure for another database's."""
-    place = [os.environ["BACKUP_S3_BUCKET"], os.environ.get("BACKUP_S3_ENDPOINT", ""), known]
+def pushed(name: str, known: str, *folders: str) -> tuple[dict[str, Any], dict[str, int] | None]:
+    """What was sent to the bucket; what of it is there, when it is time to look. Raises Failure for a foreign one."""
+    with claiming:
+        taken, owner = bucket.claim(known)
+        if taken and (owner or recall(name).get("place") != bucket.place(known)):
+            step_aside()
+            bucket.adopt(owner)
+            # Later it would be this volume's own.
+            keep_tail()
+            for one in SENT:
+                remember(one)
+        elif owner.get("alone", True):
+            # New, or emptied by somebody.
+            for one in SENT:
+                remember(one, **{**recall(one), "checked": NEVER})
     state = recall(name)
-    if state.get("place") == place:
-        return state
-    check_place(known)
-    return {"place": place, "names": [], "tail": {}, "day": ""}
+    if state.get("place") != bucket.place(known):
+        state = {"place": bucket.place(known), "names": [], "tail": {}, "day": ""}
+    elif server.age(state.get("checked", NEVER)) < CHECKED:
+        return state, None
+    there = {path: size for folder in folders for path, size in bucket.files(folder).items()}
+    return {**state, "checked": server.now().isoformat()}, there
+
+
+def missing(what: str, count: int) -> None:
+    if count:
+        print(f"Missing in the bucket, and sent again: {count} {what}.", flush=True)
 
 
 def send_wal(known: str) -> None:
-    state = pushed("sent-wal", known)
-    if "at" not in state:
-        # New to this bucket; later it would be this volume's own.
-        keep_tail()
-    # In this order: what is archived meanwhile is in both, not in neither.
+    state, there = pushed("sent-wal", known, "wals", "tail", "stack", "identity.json")
+    # In this order: what is received up to then is in the tail; what is archived meanwhile is in both, not in neither.
+    received = {name: one for name, one in recall("received").items() if name != "at"}
     tail = squeeze()
     facts = {path.name: path.stat().st_mtime for path in STATE.glob("*.json") if path.stem not in PASSING}
     archived = {str(path.relative_to(HOME)) for path in (HOME / "wals").rglob("*") if path.is_file()}
     archived.discard("wals/main-xlog.db")
+    if there is not None:
+        rest = {"wals/main-xlog.db", "identity.json/identity.json", *(f"stack/{one}" for one in facts)}
+        gone = (set(state["names"]) & archived) - there.keys()
+        lost = {*rest, *(f"tail/{one}" for one in state["tail"] if one in tail)} - there.keys()
+        missing("file(s) of the log", len(gone) + (len(lost) if state["tail"] else 0))
+        state |= {"names": sorted(archived & there.keys()), "tail": {} if lost else state["tail"]}
     send(sorted(archived - set(state["names"])))
     if {**tail, **facts} != state["tail"]:
         send(["identity.json", "wals/main-xlog.db", *(f"stack/{name}" for name in facts)])
         rclone("sync", "--ignore-times", str(TAIL), f"{BUCKET}/tail")
-    remember("sent-wal", place=state["place"], names=sorted(archived), tail={**tail, **facts})
+    # It may have taken long.
+    bucket.claim(known)
+    bucket.sign(known, received)
+    remember("sent-wal", **{**state, "names": sorted(archived), "tail": {**tail, **facts}})
 
 
 def send_backups(known: str) -> None:
-    state = pushed("sent-backups", known)
+    state, there = pushed("sent-backups", known, "base", "meta", "stack/folders")
     complete = {one.name for one in catalog.backups()}
+    if there is not None:
+        whole = {name for name in complete if all(there.get(path) == size for path, size in wanted(name).items())}
+        missing("backup(s)", len((set(state["names"]) & complete) - whole))
+        state["names"] = sorted(whole)
+        # What is said of them changes when another one rests on them.
+        send([one for name in whole for one in (f"meta/{name}-backup.info", f"base/{name}/backup.info")])
     for name in sorted(complete - set(state["names"])):
         # A bucket keeps no empty folder, and Postgres wants some.
         data = HOME / "base" / name
         folders = [str(path.relative_to(data)) for path in data.rglob("*") if path.is_dir()]
         (STATE / "folders").mkdir(exist_ok=True)
-        (STATE / "folders" / name).write_text(json.dumps(folders))
+        server.write(STATE / "folders" / name, json.dumps(folders))
         rclone("copy", "--size-only", str(data), f"{BUCKET}/base/{name}")
         # Last: it is what makes a backup one.
         send([f"stack/folders/{name}", f"meta/{name}-backup.info"])
     today = server.now().date().isoformat()
     if complete and state["day"] != today:
-        complete_there(complete)
         remove_there(complete)
-    remember("sent-backups", place=state["place"], names=sorted(complete), day=today)
+    remember("sent-backups", **{**state, "names": sorted(complete), "day": today})
 
 
-def check_place(known: str) -> None:
-    """Raise Failure when the bucket holds another database's backups: they would be mixed."""
-    # A folder that isn't there can't be listed, and so isn't a bucket.
-    rclone("mkdir", "away:")
-    if rclone("lsf", "--recursive", "--files-only", "--include", f"/{MAJOR}/identity.json", "away:").strip():
-        there = json.loads(rclone("cat", f"{BUCKET}/identity.json"))["systemid"]
-        if str(there) != known:
-            raise Failure(
-                "The bucket holds backups of another database: give this one a bucket or a folder of its own."
-            )
+def wanted(name: str) -> dict[str, int]:
+    """A backup's files that never change, by their names in the bucket, and their sizes."""
+    paths = [path for path in (HOME / "base" / name).rglob("*") if path.is_file() and path.name != "backup.info"]
+    paths.append(STATE / "folders" / name)
+    # What is not here, or goes just now, is in no bucket.
+    return {str(path.relative_to(HOME)): path.stat().st_size if path.exists() else -1 for path in paths}
+
+
+def step_aside() -> None:
+    """Move aside what another volume wrote after its database's way and ours parted: we use those names again."""
+    newest = max(int(name[:8], 16) for name in {*catalog.segments(), f"{recall('timelines')['seen'][-1][1]:08X}"})
+    history = f"wals/{newest:08X}.history"
+    names = [*bucket.files("wals"), *bucket.files("tail")]
+    if history in names and catalog.ancestors(newest):
+        # The same number, of another restore.
+        newest -= catalog.parents(rclone("cat", f"{BUCKET}/{history}")) != catalog.ancestors(newest)
+    foreign = [name for name in names if LATER.match(Path(name).name) and int(Path(name).name[:8], 16) > newest]
+    here = {one.name for one in catalog.backups()}
+    for meta in bucket.files("meta"):
+        name = meta[5:].removesuffix("-backup.info")
+        found = dict(line.split("=", 1) for line in rclone("cat", f"{BUCKET}/{meta}").splitlines() if "=" in line)
+        if name not in here and int(found["timeline"]) > newest:
+            foreign += [meta, f"base/{name}"]
+    aside = f"{BUCKET}-aside-{server.now():%Y%m%d%H%M%S}"
+    for name in foreign:
+        rclone("move" if name.startswith("base/") else "moveto", f"{BUCKET}/{name}", f"{aside}/{name}")
+    if foreign:
+        print(
+            f"{len(foreign)} files of another stack's timelines are now in the bucket's folder {aside[5:]}.", flush=True
+        )
 
 
 def keep_tail() -> None:
@@ -141,7 +177,7 @@ def keep_tail() -> None:
 
     Barman keeps no WAL from before its first backup.
     """
-    for name in rclone("lsf", "--files-only", "--include=/tail/*", "--recursive", BUCKET).split():
+    for name in bucket.files("tail"):
         segment = name.removeprefix("tail/")
         folder = f"wals/{segment[:16]}" if catalog.SEGMENT.match(segment) else "wals"
         rclone("moveto", f"{BUCKET}/{name}", f"{BUCKET}/{folder}/{segment}")
@@ -169,13 +205,6 @@ def squeeze() -> dict[str, float]:
     return times
 
 
-def complete_there(complete: set[str]) -> None:
-    """Send what should be in the bucket and isn't, by names and sizes. What is there of the WAL is never changed."""
-    rclone("copy", "--ignore-existing", "--exclude=main-xlog.db", str(HOME / "wals"), f"{BUCKET}/wals")
-    for name in complete:
-        rclone("copy", "--size-only", str(HOME / "base" / name), f"{BUCKET}/base/{name}")
-
-
 def remove_there(complete: set[str]) -> None:
     """Remove from the bucket what the recovery window has passed, once the backups here reach over all of it.
 
@@ -194,49 +223,3 @@ def remove_there(complete: set[str]) -> None:
     passed = [name for name in segments if catalog.number(name[-24:], oldest.segment_size) < first]
     if passed:
         rclone("delete", "--files-from-raw=-", f"{BUCKET}/wals", input="\n".join([*passed, ""]))
-
-
-def fetch() -> None:
-    """Bring everything back into an empty backup volume; one that was interrupted goes on. Raises Failure."""
-    os.umask(0o077)
-    STATE.mkdir(parents=True, exist_ok=True)
-    FETCHING.touch()
-    # Last what makes a backup one.
-    rclone("copy", "--exclude=/meta/**", BUCKET, str(HOME))
-    tail = HOME / "tail"
-    STREAMING.mkdir(parents=True, exist_ok=True)
-    for path in tail.glob("*") if tail.exists() else []:
-        with path.open("rb") as source, (STREAMING / path.name).open("wb") as target:
-            zstandard.ZstdDecompressor().copy_stream(source, target)
-    shutil.rmtree(tail, ignore_errors=True)
-    make_folders()
-    rclone("copy", f"{BUCKET}/meta", str(catalog.META))
-    for path in (HOME / "base").glob("*"):
-        # Copied without its last file: it was not complete.
-        if not (catalog.META / f"{path.name}-backup.info").exists():
-            shutil.rmtree(path)
-    FETCHING.unlink()
-
-
-def fetch_older() -> bool:
-    """Bring back the bucket's backups that are not here, and their WAL; whether there were any. Raises Failure."""
-    there = {name.removesuffix("-backup.info") for name in rclone("lsf", "--files-only", f"{BUCKET}/meta").split()}
-    missing = there - {one.name for one in catalog.backups()}
-    if not missing:
-        return False
-    print("fetch older backups from the bucket", file=sys.stderr, flush=True)
-    os.umask(0o077)
-    for folder in ("wals", "base", "stack/folders"):
-        rclone("copy", "--ignore-existing", "--exclude=main-xlog.db", f"{BUCKET}/{folder}", str(HOME / folder))
-    make_folders()
-    rclone("copy", "--ignore-existing", f"{BUCKET}/meta", str(catalog.META))
-    # Barman's list of the WAL: what isn't in it would never be removed.
-    server.barman("rebuild-xlogdb", "main")
-    return True
-
-
-def make_folders() -> None:
-    """Those that are empty in a backup: a bucket keeps none."""
-    for path in (STATE / "folders").glob("*"):
-        for folder in json.loads(path.read_text()):
-            (HOME / "base" / path.name / folder).mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,14 @@
 """A restore: which backup, how far, and the recovery itself, on a Postgres that nobody else can reach."""
 
+import json
+import os
 import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from backup import catalog, history, offsite, revisions, server, settings
+from backup import bucket, catalog, history, revisions, server, settings, timelines
 from backup.history import Plan
 from backup.instance import Instance
 from backup.server import Failure, barman, recall
@@ -17,16 +19,35 @@ TARGET = Path("/restore", server.MAJOR, "docker")
 
 
 def choose(to: str) -> Plan:
-    """The way there; what is not here is fetched from the bucket. Raises Failure when there is none."""
-    if settings.bucket() and (not catalog.backups() or offsite.FETCHING.exists()):
-        say("fetch the backups from the bucket")
-        offsite.fetch()
+    """The way there; what is older than what is here is fetched from the bucket. Raises Failure when there is none."""
     try:
         return history.answer(to)
     except history.Early:
-        if settings.bucket() and offsite.fetch_older():
+        if settings.bucket() and bucket.fetch_older():
             return history.answer(to)
         raise
+
+
+def absent(source: str) -> bool:
+    """Whether the backups must come from the bucket: those here are another database's, or there are none.
+
+    Raises Failure when it is to be said which of two databases is meant.
+    """
+    if "BACKUP_FOLDER" in os.environ or not settings.bucket():
+        if source:
+            raise Failure("No bucket is set: BACKUP_S3_BUCKET.")
+        return False
+    if catalog.backups() and not source:
+        return False
+    there, here = bucket.whose()[0], server.identity()
+    if not there:
+        raise Failure("There is no complete backup to restore, neither here nor in the bucket.")
+    if here == there and not catalog.backups():
+        # Its newest log is here.
+        bucket.fetch_older()
+    elif here and here != there and not source:
+        raise Failure(bucket.elsewhere(there, here))
+    return here != there
 
 
 def recover(plan: Plan, folder: Path, durable: bool) -> Instance:
@@ -80,8 +101,12 @@ def say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
 
-def plan(to: str) -> dict[str, Any]:
-    """What a restore would do."""
+def plan(to: str, source: str = "") -> Any:
+    """What a restore would do; `source`: `bucket` for its database, although the backups here are another one's."""
+    if absent(source):
+        say("fetch the backups from the bucket")
+        beside = {**os.environ, "BACKUP_FOLDER": bucket.fetch().name}
+        return json.loads(server.run(sys.executable, "-m", "backup", "plan", to, env=beside))
     chosen = choose(to)
     links = catalog.chain(chosen.backup)
     return {
@@ -92,23 +117,35 @@ def plan(to: str) -> dict[str, Any]:
         "ended": chosen.backup.ended.isoformat(timespec="seconds"),
         "bytes": chosen.bytes,
         "major": int(server.MAJOR),
-        "warnings": [*chosen.warnings, *revisions.unknown(recall("verify").get("revision"))],
+        "warnings": [*chosen.warnings, *not_elsewhere(), *revisions.unknown(recall("verify").get("revision"))],
     }
 
 
-def main(to: str) -> dict[str, Any]:
-    """Restore into the new volume; what was found there is printed."""
+def not_elsewhere() -> list[str]:
+    """What is wrong with the copy elsewhere: it may be another database's."""
+    state = recall("offsite")
+    return (
+        [f"The copy elsewhere is not well: {state['said']}"] if settings.bucket() and state.get("ok") is False else []
+    )
+
+
+def main(to: str, source: str = "") -> dict[str, Any]:
+    """Restore into the new volume; what was found there is printed. `source` as for a plan."""
     server.hold()
+    moved: list[str] = []
+    if absent(source):
+        say("fetch the backups from the bucket")
+        moved = bucket.take()
     barman("archive-wal", "main")
     plan = choose(to)
     instance = recover(plan, TARGET, durable=True)
     try:
         say("check")
         found = instance.check()
-        history.promoted(instance.timeline())
+        timelines.promoted(instance.timeline())
     finally:
         instance.stop()
-    warnings = [*plan.warnings, *revisions.unknown(found["revision"])]
+    warnings = [*moved, *plan.warnings, *revisions.unknown(found["revision"])]
     return {
         "last_transaction": instance.last_transaction,
         **found,

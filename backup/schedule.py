@@ -11,7 +11,7 @@ from typing import Any
 from apscheduler.schedulers.background import BackgroundScheduler  # type: ignore[import-not-found]  # not in .venv
 from apscheduler.triggers.interval import IntervalTrigger  # type: ignore[import-not-found]  # not in .venv
 
-from backup import catalog, health, jobs, offsite, server, settings, verify
+from backup import bucket, catalog, health, jobs, offsite, server, settings, verify
 from backup.server import Failure
 
 # Hours that a job may take before it counts as missed.
@@ -105,6 +105,8 @@ def serve() -> None:
         # Half of what may be lost: the copy itself takes a while. A backup takes longer, and WAL doesn't wait for it.
         seconds[quietly(offsite.copy)] = every // 2
         seconds[quietly(offsite.upload)] = every
+        if every // 2 > bucket.ALIVE:
+            seconds[quietly(offsite.alive)] = bucket.ALIVE
     for job, interval in seconds.items():
         soon = {} if interval in (60, 3600) else {"next_run_time": server.now()}
         scheduler.add_job(job, IntervalTrigger(seconds=interval), max_instances=1, **soon)

@@ -15,7 +15,8 @@ from typing import Any
 MAJOR = os.environ.get("PG_MAJOR", "18")
 VOLUME = Path("/backup")
 # One Barman server a major version: another one's backups are of another database, to Postgres and to Barman.
-HOME = VOLUME / MAJOR
+# BACKUP_FOLDER: what a plan looks at that was fetched, and is not this volume's own yet.
+HOME = VOLUME / (os.environ.get("BACKUP_FOLDER") or MAJOR)
 STREAMING = HOME / "streaming"
 STATE = HOME / "stack"
 # Where that goes while the volume has no room: a tmpfs of the container.

@@ -28,6 +28,7 @@ ROOMS = {
         ("test_backup", "test_backup_schedule", "test_offsite", "test_planted", "test_restore", "test_switch"),
         "backups",
     ),
+    **dict.fromkeys(("test_bucket", "test_history"), "history"),
 }
 
 

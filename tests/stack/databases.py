@@ -27,6 +27,11 @@ class Database(Clone):
         if not services:
             self.compose("up", "--detach", "--no-deps", "backup")
 
+    def settle(self) -> None:
+        """Wait until the service has a backup of the timeline that runs."""
+        running = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
+        wait_until(lambda: self.verb("list")[0]["timeline"] == int(self.sql(running)), 90)
+
     def sql(self, *statements: str) -> str:
         """Run them, each in a transaction of its own."""
         words = [word for one in statements for word in ("-c", one)]

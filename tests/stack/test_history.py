@@ -26,11 +26,6 @@ def later(moment: str, seconds: float) -> str:
     return str(datetime.fromisoformat(moment) + timedelta(seconds=seconds))
 
 
-def sees(database: Database, timeline: int) -> None:
-    """Wait until the service has a backup of the timeline."""
-    wait_until(lambda: database.verb("list")[0]["timeline"] == timeline, 90)
-
-
 def test_restores_are_exactly_that(database: Database) -> None:
     """A time soon after a restore, or while nothing was received: what was there then, or a sentence."""
     early = database.write(1, 2)
@@ -43,7 +38,7 @@ def test_restores_are_exactly_that(database: Database) -> None:
     soon = database.write(4)
     assert "Nothing of timeline 2, which the last restore began, has been received." in database.refused(soon)
     database.start()
-    sees(database, 2)
+    database.settle()
     database.write(5)
     database.plan(soon)
 
@@ -67,7 +62,7 @@ def test_restores_are_exactly_that(database: Database) -> None:
     assert restored["warnings"] == []
     assert database.notes() == {1, 2, 4, 5, 6}
     between = database.sql("SELECT pg_postmaster_start_time() - interval '2 seconds'")
-    sees(database, 3)
+    database.settle()
     assert database.plan(between)["warnings"] == []
     # To a time of the timeline that was left, after its last write.
     restored = database.restore(later(away, 0.5))
@@ -77,6 +72,7 @@ def test_restores_are_exactly_that(database: Database) -> None:
 
 def test_removed_wal(database: Database) -> None:
     """A slot that came too late: it is said, a full backup follows by itself, and the gap is known as one."""
+    database.settle()
     database.compose("stop", "backup")
     before = database.write(11)
     database.sql("SELECT pg_drop_replication_slot('barman')")
@@ -100,9 +96,32 @@ def test_unknown_revision(database: Database) -> None:
     folder = database.folder / "migrations/versions"
     for path in (folder, *folder.glob("*.py")):
         path.chmod(0o755)
+    database.settle()
     database.sql("INSERT INTO alembic_version VALUES ('f00')")
     [warning] = database.verb("verify")["warnings"]
     assert "The schema is at revision f00, which the code in migrations/ doesn't know" in warning
     assert database.plan("latest")["warnings"] == [warning]
     restored = database.restore("latest")
     assert (restored["revision"], restored["warnings"]) == ("f00", [warning])
+
+
+def test_names(database: Database) -> None:
+    """A backup, and a restore point whose name was given twice: the end of the one, the newer of the other."""
+    database.settle()
+    database.write(21)
+    database.verb("point", "release")
+    database.write(22)
+    database.verb("point", "release")
+    database.write(23)
+    backup = database.verb("backup", "incremental", "--immediate-checkpoint")["name"]
+    there = database.notes()
+    again = database.write(24)
+    database.write(25)
+    database.restore("release")
+    assert database.notes() == there - {23}
+    # Of another timeline than the newest.
+    database.restore(backup)
+    assert database.notes() == there
+    for _ in range(2):
+        database.restore(again)
+        assert database.notes() == there | {24}

@@ -1,8 +1,6 @@
 """The copy elsewhere, on a real S3 server with TLS; and a machine that is lost, rebuilt from it."""
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.stack.backups import health, inside, listing, ok, settled, stored
+from tests.stack.s3 import OWNER_LOST, serve
 from tests.stack.stacks import Clone, run, wait_until
 from tests.stack.test_backup import Writer
 
@@ -17,41 +16,16 @@ pytestmark = pytest.mark.long
 
 # BACKUP_S3_EVERY: seconds of writes that may be lost with the machine.
 EVERY = 20
-SERVE = ("serve", "s3", "--addr=:9000", "--cert=/s3/cert.pem", "--key=/s3/key.pem", "--auth-key=who,secret", "/s3/data")
 
 
 @pytest.fixture(scope="module")
 def bucket(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What an S3 server stores, whose settings the clone has."""
-    folder = tmp_path_factory.mktemp("s3")
-    name = f"{clone.project}-s3"
-    subject = ("-subj", "/CN=s3.test", "-addext", "subjectAltName=DNS:s3.test")
-    key = ("-newkey", "rsa:2048", "-nodes", "-keyout", str(folder / "key.pem"))
-    run("openssl", "req", "-x509", "-days", "2", *key, "-out", str(folder / "cert.pem"), *subject)
-    keys = folder / "keys"
-    keys.write_text(
-        "ACCESS_KEY_ID=who\nSECRET_ACCESS_KEY=secret\nPASSWORD=correct horse\n" + (folder / "cert.pem").read_text()
-    )
-    (folder / "data").mkdir()
-    for path in (folder, *folder.iterdir()):
-        os.chown(path, 10003, 10003)
-    folder.chmod(0o700)
-    with (clone.folder / ".env").open("a") as dotenv:
-        dotenv.write(
-            f"BACKUP_S3_ENDPOINT=https://s3.test:9000\nBACKUP_S3_BUCKET=backups\nBACKUP_S3_KEYS={keys}\n"
-            f"BACKUP_S3_EVERY={EVERY}\nBACKUP_NETWORK={name}\n"
-        )
     clone.compose("build", "--quiet", "backup")
-    with contextlib.ExitStack() as after:
-        run("docker", "rm", "--force", "--volumes", name, check=False)
-        run("docker", "network", "rm", name, check=False)
-        run("docker", "network", "create", name)
-        after.callback(run, "docker", "network", "rm", name)
-        where = ("--network", name, "--network-alias", "s3.test", "--volume", f"{folder}:/s3")
-        image = f"{clone.project}-backup"
-        run("docker", "run", "--detach", "--name", name, *where, "--entrypoint", "rclone", image, *SERVE)
-        after.callback(run, "docker", "rm", "--force", "--volumes", name)
-        yield folder / "data"
+    with serve(f"{clone.project}-s3", f"{clone.project}-backup", tmp_path_factory.mktemp("s3")) as server:
+        with (clone.folder / ".env").open("a") as dotenv:
+            dotenv.write(f"{server.settings}BACKUP_S3_EVERY={EVERY}\n")
+        yield server.data
         # Its containers are on the network.
         clone.remove()
 
@@ -89,6 +63,7 @@ def test_machine_lost(clone: Clone, bucket: Path) -> None:
     assert there
     lost = [asked for number, (asked, _) in writer.acknowledged.items() if number not in there]
     assert not lost or (lost_at - min(lost)).total_seconds() <= EVERY
+    inside(clone, "python", "-c", OWNER_LOST)
     wait_until(lambda: health(clone) == "healthy", 60)
 
 
@@ -106,6 +81,7 @@ def test_backup_volume_lost(clone: Clone) -> None:
     clone.compose("rm", "--stop", "--force", "backup")
     run("docker", "volume", "rm", f"{clone.project}_backup")
     clone.compose("up", "--detach", "--no-deps", "backup")
+    inside(clone, "python", "-c", OWNER_LOST)
     wait_until(lambda: health(clone) == "healthy" and bool(listing(clone)), 90)
     wait_until(lambda: sent(clone) == {one["name"] for one in listing(clone)}, 90)
     assert history <= elsewhere(clone)

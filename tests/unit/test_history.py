@@ -7,10 +7,10 @@ from types import ModuleType
 
 import pytest
 
-from backup import catalog, fetch, history, live, server
+from backup import catalog, fetch, history, live, server, timelines
 from backup.server import Failure
 
-MODULES: tuple[ModuleType, ...] = (server, fetch, catalog, live, history)
+MODULES: tuple[ModuleType, ...] = (server, fetch, catalog, live, timelines, history)
 SIZE = 16 * 2**20
 BEGAN = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 
@@ -150,30 +150,30 @@ def test_a_hole(two: Volume) -> None:
 def test_a_restore_that_nobody_saw_run(two: Volume) -> None:
     """While nothing was received of it its time is nobody's; when it runs, it is known since when."""
     two.running = None
-    history.promoted(3)
+    timelines.promoted(3)
     assert "nothing was received of the database since the restore at" in refused(at(60))
     two.running = 3
     assert "Nothing of timeline 3" in refused(at(60))
-    assert history.lives()[-1] == (at(60), 3)
+    assert timelines.lives()[-1] == (at(60), 3)
 
 
 def test_a_restore_that_was_given_up(two: Volume) -> None:
     """The server goes on as before: its number is free again, and no time is lost."""
-    history.promoted(3)
+    timelines.promoted(3)
     live.keep(2, at(60), 6 * SIZE + 900)
     assert history.answer(str(at(60))).timeline == 2
-    assert history.lives()[-1] == (at(20), 2)
+    assert timelines.lives()[-1] == (at(20), 2)
 
 
 def test_a_number_that_is_given_twice(two: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was received of the first, so the times of it can't be had."""
-    history.promoted(3)
+    timelines.promoted(3)
     two.running = 3
-    assert history.lives()[-1] == (at(60), 3)
+    assert timelines.lives()[-1] == (at(60), 3)
     monkeypatch.setattr(server, "now", lambda: at(70))
-    history.promoted(3)
+    timelines.promoted(3)
     monkeypatch.setattr(server, "now", lambda: at(80))
-    assert history.lives()[-1] == (at(70), 3)
+    assert timelines.lives()[-1] == (at(70), 3)
     assert f"since the restore at {at(60).isoformat()}" in refused(at(65))
 
 

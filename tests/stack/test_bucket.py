@@ -1,0 +1,155 @@
+"""One bucket, and who else comes to it: a new machine, a recovery drill, somebody who deletes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stack.backups import health, said
+from tests.stack.databases import Database
+from tests.stack.s3 import OWNER_LOST, Server, serve
+from tests.stack.stacks import run, wait_until
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+# As if the hour had passed.
+LOOK_AGAIN = """
+for name in ("sent-wal", "sent-backups"):
+    server.remember(name, **{**server.recall(name), "checked": "2026-01-01T00:00:00+00:00"})
+"""
+DELETE_A_THIRD = """
+from backup import bucket
+names = bucket.rclone("lsf", "--recursive", "--files-only", "away:").splitlines()
+bucket.rclone("delete", "--files-from-raw=-", "away:", input="\\n".join([*sorted(names)[::3], ""]))
+"""
+# What must be there, by its own name.
+THERE = """
+from backup import bucket
+for folder in ("base", "wals", "meta", "tail", "stack", "identity.json", "owner.json"):
+    print(*bucket.files(folder), sep="\\n")
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The bucket's server, and what every database here needs to use it."""
+    builder = Database(tmp_path_factory.mktemp("s3-image"), "bucket-image")
+    builder.compose("build", "--quiet", "backup")
+    try:
+        with serve(f"{builder.project}-s3", f"{builder.project}-backup", tmp_path_factory.mktemp("s3")) as server:
+            yield server
+    finally:
+        builder.remove()
+
+
+def database(name: str, folder: Path, server: Server) -> Iterator[Database]:
+    made = Database(folder, name)
+    with made.env_file.open("a") as dotenv:
+        dotenv.write(f"{server.settings}BACKUP_S3_EVERY=10\n")
+    made.remove()
+    try:
+        made.begin()
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture(scope="module")
+def production(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    yield from database("bucket", tmp_path_factory.mktemp("production"), server)
+
+
+@pytest.fixture(scope="module")
+def machine(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """Another one with the same settings, which was begun with an empty database."""
+    yield from database("bucket-other", tmp_path_factory.mktemp("machine"), server)
+
+
+def complete(one: Database) -> bool:
+    """Whether all that the service has is in the bucket, as it last saw."""
+    copied = one.python("print(all(server.recall(name).get('ok') for name in ('offsite', 'upload')))")
+    sent = one.python("print(len(server.recall('sent-backups').get('names', [])))")
+    return copied.strip() == "True" and int(sent) == len(one.verb("list"))
+
+
+def names(one: Database) -> set[str]:
+    """The bucket's files, but for those that come and go."""
+    return {name for name in one.python(THERE).split() if not name.startswith("tail/")}
+
+
+def test_emptied_and_partly_deleted(production: Database) -> None:
+    """What was sent is looked for there, said when it is gone, and sent again; loud while it can't be."""
+    wait_until(lambda: complete(production), 90)
+    before = names(production)
+    production.python("from backup import bucket; bucket.rclone('delete', 'away:')")
+    wait_until(lambda: "sent again: 1 backup(s)." in production.compose("logs", "backup"), 60)
+
+    def healed() -> bool:
+        # Its next look may have been before the last was deleted.
+        production.python(LOOK_AGAIN)
+        here = production.compose("exec", "-T", "backup", "find", "/backup/18", "-type", "f", "-printf", "%P\\n")
+        # But for the log of before the first backup, which is kept nowhere.
+        return not (before & set(here.split())) - names(production)
+
+    wait_until(healed, 90)
+    production.python(DELETE_A_THIRD)
+    wait_until(healed, 90)
+    wait_until(lambda: health(production) == "healthy", 60)
+
+
+def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequest) -> None:
+    """Two databases are never mixed, and one that has an owner is left alone, until the owner is lost."""
+    wait_until(lambda: complete(production), 90)
+    early = production.write(1, 2)
+    production.write(3)
+    wait_until(lambda: production.plan("latest")["warnings"] == [])
+    identity = production.verb("bucket")["local_identity"]
+    wait_until(lambda: (production.verb("bucket")["newest"] or "") > early.replace(" ", "T"), 60)
+
+    # Begun with an empty database, and backed up: never into the same place.
+    machine: Database = request.getfixturevalue("machine")
+    machine.write(100)
+    wait_until(lambda: health(machine) == "unhealthy", 90)
+    assert "The bucket holds backups of another database" in said(machine)
+    found = machine.verb("bucket")
+    assert (found["configured"], found["identity"], found["backups"]) == (True, identity, 1)
+    assert found["owner"]["project"] == production.project
+    own = found["local_identity"]
+    assert own != identity
+    assert "`./stack restore --bucket --to latest` brings that one back" in machine.plan("latest")["warnings"][0]
+    assert "`./stack restore --bucket --to latest` brings that one back" in machine.refused(early)
+    plan = machine.plan("latest", "bucket")
+    assert "may be missing" in plan["warnings"][0]
+    # Nothing has been changed by it.
+    assert machine.verb("bucket")["local_identity"] == own
+    restored = machine.restore("latest", "bucket")
+    assert machine.notes() == {1, 2, 3}
+    assert (
+        f"The backups of the database {own} are now in the backup volume's folder 18-{own}-" in restored["warnings"][0]
+    )
+
+    # Now it is a drill: the same database, the same bucket, another volume.
+    machine.write(101)
+    wait_until(lambda: health(machine) == "unhealthy" and "is in use by the project" in said(machine), 90)
+    assert production.project in said(machine)
+    wait_until(lambda: machine.verb("list")[0]["timeline"] == 2, 90)
+    assert not [name for name in names(production) if "/00000002" in name]
+    assert production.verb("bucket")["owner"]["project"] == production.project
+    assert health(production) == "healthy"
+
+    # Production is lost: its place is taken, and it stands back when it returns.
+    run("docker", "kill", production.container("backup"))
+    machine.python(OWNER_LOST)
+    wait_until(lambda: machine.verb("bucket")["owner"]["project"] == machine.project, 90)
+    assert "taken over" in machine.compose("logs", "backup")
+    wait_until(lambda: complete(machine) and health(machine) == "healthy", 90)
+    production.start("backup")
+    wait_until(lambda: health(production) == "unhealthy", 90)
+    assert "This stack was replaced there, and stopped." in said(production)
+
+    # And the other way round: what the other one wrote on a timeline of its own is not this one's.
+    run("docker", "kill", machine.container("backup"))
+    production.python(OWNER_LOST)
+    wait_until(lambda: production.verb("bucket")["owner"]["project"] == production.project, 90)
+    wait_until(lambda: complete(production) and health(production) == "healthy", 90)
+    assert not [name for name in names(production) if "/00000002" in name]
