@@ -45,6 +45,8 @@ def verify() -> None:
         found = inside("verify")
     for table, count in found["rows"].items():
         print(f"{count:>12} rows in {table}")
+    for warning in found["warnings"]:
+        print(warning, file=sys.stderr)
     print(f"Schema revision: {found['revision'] or 'none'}. Newest transaction: {found['newest']}.")
     print(f"{found['backup']} is good: restored and checked in {found['seconds']:.1f} s.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -19,7 +20,8 @@ from ops.words import size
 ONE_SHOT = ("run", "--rm", "--no-deps", "-T")
 
 
-def restore(to: str, yes: bool) -> None:
+def restore(to: str, yes: bool, bucket: bool = False) -> None:
+    """`bucket`: its database, although the backups here are another one's. Raises Stop."""
     begun = time.monotonic()
     ensure_docker()
     config = configuration()
@@ -35,10 +37,11 @@ def restore(to: str, yes: bool) -> None:
         if running("postgres") and not running("backup"):
             # What was written while it was away, it fetches first.
             slots.start_backup()
-        plan = answer(*ONE_SHOT, "backup", "plan", to)
+        source = ("bucket",) if bucket else ()
+        plan = answer(*ONE_SHOT, "backup", "plan", to, *source)
         show(plan, journal)
         confirm("Go on?", yes)
-        switch(config, journal, lambda: recover(to, new))
+        switch(config, journal, lambda: recover(new, to, *source))
         slots.keep(release)
     print(f"\nRestored to {plan['to']}, in {time.monotonic() - begun:.1f} s.")
     if journal.old:
@@ -52,17 +55,19 @@ def show(plan: dict[str, Any], journal: Journal) -> None:
     print(f"into         the new volume {journal.new}, about {size(plan['bytes'])}")
     if journal.old:
         print(f"instead of   {journal.old}, which stays as it is, with all that was written since that moment.")
-    for warning in plan.get("warnings", []):
+    for warning in plan["warnings"]:
         print(f"But          {warning}")
     print("The app answers 503 until it is done.", flush=True)
 
 
-def recover(to: str, volume: str) -> None:
+def recover(volume: str, *to: str) -> None:
     """Restore into the volume, with the backup service's image; then it is made Postgres's own."""
     stop_postgres()
     with step("Restore into the new volume"):
-        answer(*ONE_SHOT, "--volume", f"{volume}:/restore", "backup", "restore", to)
+        done = answer(*ONE_SHOT, "--volume", f"{volume}:/restore", "backup", "restore", *to)
         give_to_postgres(volume)
+    for warning in done["warnings"]:
+        print(warning, file=sys.stderr)
 
 
 def stop_postgres() -> None:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from ops import ask, clone, major, releases, rollout, slots
-from ops.backup import summary
+from ops.backup import answer, summary
 from ops.build import build_all, check_settings, migrate
 from ops.certificate import check_names, check_store, wait_for_certificates
 from ops.checks import check_machine, configuration, published
@@ -16,8 +16,10 @@ from ops.images import base_images
 from ops.install import ensure_docker
 from ops.lock import lock
 from ops.plan import check_sizes
-from ops.run import HERE, Stop, compose, running, step
+from ops.restore import ONE_SHOT
+from ops.run import HERE, Stop, compose, docker, running, step
 from ops.switch import settle
+from ops.volumes import holds_database
 
 
 def up() -> None:
@@ -62,12 +64,43 @@ def up() -> None:
     print(f"{changed}, in {time.monotonic() - begun:.1f} s.")
 
 
+def refuse_empty(config: dict[str, Any]) -> None:
+    """Raises Stop with 2 when this would begin with an empty database where there are backups of one."""
+    name, image = config["volumes"]["postgres-data"]["name"], config["services"]["postgres"]["image"]
+    if running("postgres") or holds_database(name, image):
+        return
+    backups = docker("volume", "inspect", config["volumes"]["backup"]["name"], check=False).returncode == 0
+    if not backups and not config["services"]["backup"]["environment"]["BACKUP_S3_BUCKET"]:
+        return
+    with step("Ask the backups, for there is no database"):
+        found = answer(*ONE_SHOT, "backup", "bucket")
+    for identity, words, away in (
+        (
+            found["local_identity"],
+            "The volume of the backups holds",
+            f"`docker volume rm {config['volumes']['backup']['name']}`",
+        ),
+        (
+            found["identity"],
+            f"The bucket holds {found['backups']} backups, the newest of {found['newest']}, of",
+            "name another BACKUP_S3_BUCKET",
+        ),
+    ):
+        if identity:
+            raise Stop(
+                f"{words} a database that isn't here: `./stack restore --to latest` brings it back. To begin with an "
+                f"empty one: {away}.",
+                2,
+            )
+
+
 def start(config: dict[str, Any], serving: bool) -> tuple[str, bool]:
     """Start what isn't running; return the release and whether a migration may have run. Raises Stop."""
     with step("Build the images"):
         release = build_all()
     major.refuse_another(config)
     clone.check_volume(config)
+    refuse_empty(config)
     same = serving and slots.unchanged(release)
     with step("Check the settings"):
         if not same:

@@ -122,6 +122,10 @@ def test_new_machine(backed_up: Clone) -> None:
     shutil.rmtree(backed_up.folder / ".stack")
     env = backed_up.env_file.read_text()
     backed_up.env_file.write_text(re.sub(r"(?m)^(POSTGRES_VOLUME|RELEASE)=.*\n", "", env))
+    done = backed_up.stack("up")
+    assert done.returncode == 2
+    assert "The volume of the backups holds a database that isn't here: `./stack restore --to latest`" in done.stderr
+    assert not backed_up.compose("ps", "--quiet", "postgres")
     done = backed_up.interrupted(signal.SIGINT, "copy the files", "restore", "--to", "latest", "--yes")
     assert done.returncode == 130
     assert "nothing was started" in done.stderr
