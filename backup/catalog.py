@@ -88,7 +88,9 @@ def read(path: Path) -> dict[str, str]:
 def backups() -> list[Backup]:
     """Every complete backup, oldest first."""
     found = [Backup(path.name.removesuffix("-backup.info"), read(path)) for path in META.glob("*-backup.info")]
-    whole = [one for one in found if one.facts["status"] in ("DONE", "WAITING_FOR_WALS")]
+    # Barman writes these files in place, and the status before the times.
+    ended = [one for one in found if one.facts.get("end_time", "None") != "None"]
+    whole = [one for one in ended if one.facts.get("status") in ("DONE", "WAITING_FOR_WALS")]
     return sorted(whole, key=lambda one: one.name)
 
 

@@ -125,8 +125,6 @@ class Ledger(threading.Thread):
         return None
 
     def divide(self, begun: datetime) -> None:
-        """The database was restored, and is as it is since `begun`: an epoch of its own, with what it holds now.
-
-        The writer rests.
-        """
-        self.epochs.append(Epoch(begun, frozenset(self.stored())))
+        """The database was restored, and since `begun` is as it is: an epoch of its own. The writer rests."""
+        later = [one for one in self.epochs[-1].writes if one.asked >= begun or begun <= one.answered < FOREVER]
+        self.epochs.append(Epoch(begun, frozenset(self.stored() - {one.mark for one in later}), later))

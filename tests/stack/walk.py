@@ -250,7 +250,6 @@ class Walk:
     def restored(self, to: list[str], first: Epoch, surely: datetime, maybe: datetime) -> None:
         """Restore, whatever ends the command; the result is what was asked for, or what was there before."""
         newest = self.ledger.epochs[-1]
-        asked = now()
         code, lines = self.stack("restore", "--to", *to, "--yes")
         said = lines
         if code is None:
@@ -279,7 +278,7 @@ class Walk:
             else:
                 self.counts["restored"] += 1
                 self.same(result)
-                self.ledger.divide(max(since, asked))
+                self.ledger.divide(since)
         self.ledger.go_on()
 
     def settled(self) -> bool:
