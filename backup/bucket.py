@@ -111,8 +111,8 @@ def sign(known: str, received: dict[str, Any]) -> None:
     rclone("rcat", f"{BUCKET}/owner.json", input=json.dumps({**facts, "identity": known, "received": received}))
 
 
-def claim(known: str) -> tuple[bool, dict[str, Any]]:
-    """Be the owner: whether this volume took a bucket that was in use, and the last sign of life. Raises Failure."""
+def claim(known: str) -> dict[str, Any]:
+    """Be the owner; the last sign of life. One that is taken over is remembered, with its owner. Raises Failure."""
     identity, owner = whose()
     if identity and identity != known:
         raise Failure(elsewhere(identity, known))
@@ -127,9 +127,12 @@ def claim(known: str) -> tuple[bool, dict[str, Any]]:
             f"machine is lost, wait: {LOST // 60} minutes after its last sign of life the bucket is taken over."
         )
     if mine and server.age(owner["at"]) < ALIVE:
-        return False, owner
+        return owner
     if not mine:
         rclone("mkdir", "away:")
+        if identity:
+            # Until all that is to be done then is done.
+            server.remember("taking", owner=owner)
     sign(known, owner.get("received", {}))
     if not mine:
         # Of two that do this at once, the last one has it.
@@ -138,7 +141,7 @@ def claim(known: str) -> tuple[bool, dict[str, Any]]:
             raise Failure("Another stack took the bucket at the same moment.")
     if owner and not mine:
         print(f"The bucket was of the project {owner['project']}, last at {owner['at']}: taken over.", flush=True)
-    return bool(identity) and not mine, owner
+    return owner
 
 
 def place(known: str) -> list[str]:

@@ -6,6 +6,7 @@ Named are objects that never change, once there; the one that does, the WAL that
 import contextlib
 import json
 import re
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,13 @@ import zstandard  # type: ignore[import-not-found]  # not in .venv
 
 from backup import bucket, catalog, server, settings
 from backup.bucket import BUCKET, rclone
+from backup.fetch import ZSTD
 from backup.server import HOME, STATE, STREAMING, Failure, recall, remember
 
 TAIL = STATE / "tail"
 # Facts that are only of this machine, or change all the time.
 SENT = ("sent-wal", "sent-backups")
-PASSING = (*SENT, "offsite", "upload", "stream", "housekeeping", "promoted", "received")
+PASSING = (*SENT, "offsite", "upload", "stream", "housekeeping", "promoted", "received", "taking")
 # The names of segments, parts of them, and the files that say what a timeline grew out of.
 LATER = re.compile(r"[0-9A-F]{24}|[0-9A-F]{8}\.history")
 # Two jobs would take the bucket over twice.
@@ -66,13 +68,14 @@ def remembering(name: str, work: Callable[[str], None]) -> None:
 def pushed(name: str, known: str, *folders: str) -> tuple[dict[str, Any], dict[str, int] | None]:
     """What was sent to the bucket; what of it is there, when it is time to look. Raises Failure for a foreign one."""
     with claiming:
-        taken, owner = bucket.claim(known)
-        if taken and (owner or recall(name).get("place") != bucket.place(known)):
+        owner = bucket.claim(known)
+        left = recall("taking").get("owner")
+        if left is not None and (left or recall(name).get("place") != bucket.place(known)):
             step_aside()
-            bucket.adopt(owner)
+            bucket.adopt(left)
             # Later it would be this volume's own.
             keep_tail()
-            for one in SENT:
+            for one in (*SENT, "taking"):
                 remember(one)
         elif owner.get("alone", True):
             # New, or emptied by somebody.
@@ -154,8 +157,13 @@ def step_aside() -> None:
     history = f"wals/{newest:08X}.history"
     names = [*bucket.files("wals"), *bucket.files("tail")]
     if history in names and catalog.ancestors(newest):
-        # The same number, of another restore.
-        newest -= catalog.parents(rclone("cat", f"{BUCKET}/{history}")) != catalog.ancestors(newest)
+        # The same number, maybe of another restore.
+        with tempfile.NamedTemporaryFile("rb") as file:
+            rclone("copyto", f"{BUCKET}/{history}", file.name)
+            stored = Path(file.name).read_bytes()
+        if stored.startswith(ZSTD):
+            stored = zstandard.ZstdDecompressor().decompressobj().decompress(stored)
+        newest -= catalog.parents(stored.decode()) != catalog.ancestors(newest)
     foreign = [name for name in names if LATER.match(Path(name).name) and int(Path(name).name[:8], 16) > newest]
     here = {one.name for one in catalog.backups()}
     for meta in bucket.files("meta"):
