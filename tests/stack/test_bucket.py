@@ -143,7 +143,7 @@ def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequ
     wait_until(lambda: machine.verb("bucket")["owner"]["project"] == machine.project, 90)
     assert "taken over" in machine.compose("logs", "backup")
     wait_until(lambda: complete(machine) and health(machine) == "healthy", 90)
-    production.start("backup")
+    production.compose("start", "backup")
     wait_until(lambda: health(production) == "unhealthy", 90)
     assert "This stack was replaced there, and stopped." in said(production)
 

@@ -40,6 +40,7 @@ def test_machine_lost(clone: Clone, bucket: Path) -> None:
     """Rebuilt from the bucket and the keys alone: at most BACKUP_S3_EVERY lost; nothing legible was ever there."""
     up = ok(clone.stack("up"))
     assert "share the server's disk" not in up
+    wait_until(lambda: bool(listing(clone)), 60)
     with Writer(clone) as writer:
         wait_until(lambda: len(writer.acknowledged) > 20)
         ok(clone.stack("backup"))
