@@ -58,8 +58,6 @@ def check_volume(config: dict[str, Any]) -> None:
                 "remove POSTGRES_VOLUME there if it is set.",
                 2,
             )
-        if not dotenv.read("RELEASE"):
-            print(f"This stack goes on with the database that is there:\n{table({name: found[name]})}", file=sys.stderr)
         return
     if dotenv.read("POSTGRES_VOLUME") == name:
         raise Stop(

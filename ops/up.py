@@ -42,7 +42,7 @@ def up() -> None:
         try:
             release, migrated = start(config, bool(slots.serving()))
             with step("Wait for an answer"):
-                rollout.answer(config, "the app and its database did not answer", {"database": "ok"})
+                wait_for_answer(config, untouched=bool(before) and running() == before)
         except (Stop, KeyboardInterrupt) as failure:
             failed = isinstance(failure, Stop) and failure.code == 1
             if failed:
@@ -64,10 +64,29 @@ def up() -> None:
     print(f"{changed}, in {time.monotonic() - begun:.1f} s.")
 
 
+def wait_for_answer(config: dict[str, Any], untouched: bool) -> None:
+    """Wait until the app answers, and its database. Raises Stop.
+
+    Slots that were left as they are may have so much to do that they ask a database too late that is well.
+    """
+    try:
+        rollout.answer(config, "the app and its database did not answer", {"database": "ok"})
+    except Stop as stop:
+        ours = not config["services"]["app-1"]["environment"]["DATABASE_URL"]
+        well = any(slots.is_healthy(found) for found in slots.containers("postgres"))
+        if not (untouched and ours and well and len(slots.serving()) == len(slots.SLOTS)):
+            raise
+        print(f"{stop} Postgres is well, and nothing was changed: going on.", file=sys.stderr)
+
+
 def refuse_empty(config: dict[str, Any]) -> None:
     """Raises Stop with 2 when this would begin with an empty database where there are backups of one."""
     name, image = config["volumes"]["postgres-data"]["name"], config["services"]["postgres"]["image"]
-    if running("postgres") or holds_database(name, image):
+    if running("postgres"):
+        return
+    if holds_database(name, image):
+        if not releases.current():
+            print(f"This stack goes on with the database in {name}.", file=sys.stderr)
         return
     backups = docker("volume", "inspect", config["volumes"]["backup"]["name"], check=False).returncode == 0
     if not backups and not config["services"]["backup"]["environment"]["BACKUP_S3_BUCKET"]:
@@ -99,14 +118,15 @@ def start(config: dict[str, Any], serving: bool) -> tuple[str, bool]:
     with step("Build the images"):
         release = build_all()
     major.refuse_another(config)
+    # Before the first `compose run`, which makes all of the project's volumes.
     clone.check_volume(config)
-    refuse_empty(config)
     same = serving and slots.unchanged(release)
     with step("Check the settings"):
         if not same:
             check_settings()
             check_settings("backup", ("settings",))
         check_store(config)
+    refuse_empty(config)
     if not serving:
         with step("Start Postgres, migrate, start the slots and Traefik"):
             slots.start_all()

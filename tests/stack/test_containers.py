@@ -108,7 +108,8 @@ print("connected")
     [
         ("app", "app", "connected"),
         ("owner", "owner", "connected"),
-        *(("app", role, "Peer authentication failed") for role in ("owner", "postgres", "barman")),
+        *(("app", role, "Peer authentication failed") for role in ("owner", "postgres")),
+        ("app", "barman", "no pg_hba.conf entry"),
         *(("owner", role, "Peer authentication failed") for role in ("app", "postgres")),
         *(("root", role, "authentication failed") for role in ("app", "owner", "postgres")),
     ],
