@@ -33,9 +33,13 @@ def configuration() -> dict[str, Any]:
     return config
 
 
+def known_settings() -> set[str]:
+    """The names in .env.example, which lists them all."""
+    return set(re.findall(r"^(?:# )?([A-Z][A-Z0-9_]*)=", (HERE / ".env.example").read_text(), re.MULTILINE))
+
+
 def unknown_settings() -> list[str]:
-    pattern = re.compile(r"^(?:# )?([A-Z][A-Z0-9_]*)=", re.MULTILINE)
-    known = set(pattern.findall((HERE / ".env.example").read_text()))
+    known = known_settings()
     found = re.findall(r"^\s*(?:export )?(\w+)=", dotenv.text(), re.MULTILINE)
     return [name for name in found if name not in known and not name.startswith(("COMPOSE_", "DOCKER_"))]
 

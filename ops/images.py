@@ -16,12 +16,17 @@ UNREACHABLE = (
 )
 
 
-def base_images(config: dict[str, Any]) -> None:
-    """The official images, or their stand-ins where no registry can be reached: that choice is kept in .env."""
+def chosen_bases(config: dict[str, Any]) -> dict[str, str]:
+    """The base image that each of the settings for them names."""
     arguments: dict[str, str] = {}
     for service in config["services"].values():
         arguments.update({k: v for k, v in service.get("build", {}).get("args", {}).items() if k in images.STAND_INS})
-    missing = {setting: image for setting, image in arguments.items() if not images.exists(image)}
+    return arguments
+
+
+def base_images(config: dict[str, Any]) -> None:
+    """The official images, or their stand-ins where no registry can be reached: that choice is kept in .env."""
+    missing = {setting: image for setting, image in chosen_bases(config).items() if not images.exists(image)}
     chosen: dict[str, str] = {}
     for setting, image in missing.items():
         stand_in = images.STAND_INS[setting][0]

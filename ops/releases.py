@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import subprocess
 from functools import lru_cache
 from typing import Any
@@ -78,9 +77,7 @@ def record(release: str, rolled_back: str | None = None) -> None:
     if entry.get("image") != image_id(release) or current() != release or "since" not in entry:
         entry.update(image=image_id(release), since=now)
     entry["rolled_back"] = False
-    draft = FILE.with_suffix(".new")
-    draft.write_text(json.dumps(list(listed.values()), indent=1))
-    os.replace(draft, FILE)
+    dotenv.replace_file(FILE, json.dumps(list(listed.values()), indent=1))
     dotenv.write({"RELEASE": release}, "The release that serves. Written by ./stack.")
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import dataclass
 from typing import Any
 
-from ops import clone, releases
+from ops import clone, dotenv, releases
 from ops.lock import STATE
 from ops.run import HERE, Stop, compose, docker
 
@@ -96,7 +95,7 @@ def ended() -> dict[str, int]:
 
 
 def start_app() -> None:
-    """Start the front door, the slots and all that they need, and wait until every worker serves. Raises Stop."""
+    """Start the front door, the slots and all that they need, and wait until they are healthy. Raises Stop."""
     compose("up", "--detach", "--wait", "traefik", *SLOTS)
 
 
@@ -113,10 +112,7 @@ def start_all() -> None:
 def keep(release: str, rolled_back: str | None = None) -> None:
     """Make what serves now what plain `docker compose` would start, and what a failed rollout goes back to."""
     clone.remember()
-    draft = SNAPSHOT.with_suffix(".new")
-    draft.touch(mode=0o600)
-    draft.write_text(compose("config", "--format", "json").stdout)
-    os.replace(draft, SNAPSHOT)
+    dotenv.replace_file(SNAPSHOT, compose("config", "--format", "json").stdout)
     releases.record(release, rolled_back)
     releases.prune([running for running in map(release_of, SLOTS) if running])
 

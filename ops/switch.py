@@ -6,6 +6,7 @@ goes on, whoever is killed: what a slot, or anything else on the socket, may hav
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -54,16 +55,18 @@ def read() -> Journal | None:
 def switch(config: dict[str, Any], journal: Journal, fill: Callable[[], None]) -> None:
     """Stop the slots, fill the new volume, start on it. Raises Stop, having said what serves then."""
     journal.write()
-    try:
-        with step("Stop the slots"):
-            compose("stop", *slots.SLOTS)
-        create(config, journal.new)
-        fill()
-    except BaseException:
-        with uninterrupted():
-            go_back(config, journal)
-        raise
-    with uninterrupted():
+    with contextlib.ExitStack() as held:
+        try:
+            with step("Stop the slots"):
+                compose("stop", *slots.SLOTS)
+            create(config, journal.new)
+            fill()
+            # Within: an interruption comes before it, and leads back, or waits for the end.
+            held.enter_context(uninterrupted())
+        except BaseException:
+            with uninterrupted():
+                go_back(config, journal)
+            raise
         go_on(config, replace(journal, phase="starting"))
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from offline.images import STAND_INS
+from ops.checks import known_settings
+from ops.images import chosen_bases
 from ops.run import HERE, Stop, docker
 
 
@@ -26,15 +26,12 @@ def throwaway(config: dict[str, Any], purpose: str) -> Iterator[Compose]:
     volumes, ports, networks or release, reaches it. Raises Stop.
     """
     name = f"{config['name']}-{purpose}"
-    settings = re.findall(r"^(?:# )?([A-Z][A-Z0-9_]*)=", (HERE / ".env.example").read_text(), re.MULTILINE)
+    settings = known_settings()
     environment = {
         key: value for key, value in os.environ.items() if key not in settings and not key.startswith("COMPOSE_")
     }
-    bases: dict[str, str] = {}
-    for service in config["services"].values():
-        bases.update({k: v for k, v in service.get("build", {}).get("args", {}).items() if k in STAND_INS})
     with tempfile.NamedTemporaryFile("w", suffix=".env") as file:
-        file.write("".join(f"{key}={value}\n" for key, value in bases.items()))
+        file.write("".join(f"{key}={value}\n" for key, value in chosen_bases(config).items()))
         file.flush()
         # compose.yaml alone: what an override file names may be anybody's.
         where = ("--project-name", name, "--project-directory", str(HERE), "--file", str(HERE / "compose.yaml"))

@@ -37,8 +37,8 @@ def up() -> None:
         folders = [HERE / "traefik/dynamic", HERE / "migrations/versions"]
         for path in [*folders, *(file for folder in folders for file in folder.iterdir())]:
             path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
-        before = running()
         config = settle(config)
+        before = running()
         try:
             release, migrated = start(config, bool(slots.serving()))
             with step("Wait for an answer"):

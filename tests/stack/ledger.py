@@ -1,7 +1,6 @@
 """What must be in the database, and what may be: from what its clients were told, and when."""
 
 import threading
-import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,7 +8,7 @@ from typing import Self
 
 import httpx2
 
-from tests.stack.stacks import Clone
+from tests.stack.stacks import Clone, wait_until
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
 
@@ -93,15 +92,12 @@ class Ledger(threading.Thread):
 
     def wait_for_writes(self, count: int, seconds: float = 60) -> None:
         """Wait until so many more are acknowledged."""
-        wanted, deadline = self.acknowledged + count, time.monotonic() + seconds
-        while self.acknowledged < wanted:
-            assert time.monotonic() < deadline, f"{self.acknowledged - wanted + count} of {count} writes in {seconds} s"
-            time.sleep(0.05)
+        wanted = self.acknowledged + count
+        wait_until(lambda: self.acknowledged >= wanted, seconds)
 
     def stored(self) -> set[str]:
         """The marks that the database holds, asked for on the server itself. Raises AssertionError when it is away."""
-        argv = ("exec", "-T", "--user", "owner", "postgres", "psql", "-XAtqc", "SELECT text FROM public.notes", "app")
-        found = self.clone.compose(*argv).split()
+        found = self.clone.psql("SELECT text FROM notes").split()
         assert len(found) == len(set(found)), "a note is there twice"
         return set(found)
 

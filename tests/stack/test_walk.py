@@ -44,3 +44,4 @@ def test_walk(walked: Repository, seconds: int) -> None:
         while time.monotonic() - begun < seconds:
             walk.step()
         print(f"WALK_SEED={seed}: {walk.report()}")
+        assert walk.counts["checks"]

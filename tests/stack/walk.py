@@ -193,9 +193,7 @@ class Walk:
 
     def lose_disk(self) -> None:
         """Postgres's volume is destroyed: the newest that was received comes back, at most PROMISE before."""
-        self.repository.compose("up", "--detach", "--no-deps", "backup")
-        if not self.settled():
-            return
+        self.settle()
         [volume] = [
             mount["Name"]
             for mount in self.repository.containers()["postgres"]["Mounts"]
@@ -239,9 +237,7 @@ class Walk:
         self.restored([moment.astimezone(zone).isoformat(sep=self.dice.choice(" T"))], epoch, moment, moment)
 
     def restore_name(self) -> None:
-        self.repository.compose("up", "--detach", "--no-deps", "backup")
-        if not self.settled():
-            return
+        self.settle()
         one = self.dice.choice(listing(self.repository))
         ended = datetime.fromisoformat(one["ended"]) + timedelta(seconds=1)
         begun = ended - timedelta(seconds=one["seconds"] + 2)
@@ -281,17 +277,10 @@ class Walk:
                 self.ledger.divide(since)
         self.ledger.go_on()
 
-    def settled(self) -> bool:
-        """Whether there is a backup of the running timeline, within a while."""
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            done = self.repository.stack("backups", "--json")
-            if done.returncode == 0 and "ok" in self.repository.compose(
-                "exec", "-T", "backup", "sh", "-c", "python -m backup healthy && echo ok", check=False
-            ):
-                return True
-            time.sleep(1)  # between two looks
-        return False
+    def settle(self) -> None:
+        """Have the backups well, whatever became of them: the log is received, and one can be taken."""
+        self.repository.compose("up", "--detach", "--no-deps", "backup")
+        wait_until(lambda: self.repository.stack("backup").returncode == 0, 180)
 
     def report(self) -> str:
         counted = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
