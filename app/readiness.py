@@ -7,6 +7,8 @@ Busy is not stuck. `/serving` is 200 while it could take one, however busy: not 
 import selectors
 import socket
 from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
 
 # Connections at one time: more than probes ever need, and few enough to cost nothing.
 MOST = 32
@@ -15,30 +17,36 @@ MOST = 32
 class Readiness:
     """Answers GET and HEAD on `listener` by what `answers` says of each path; no path, no method is 404.
 
-    `selector` is the caller's: it waits there for what concerns it, and calls what is registered as `data`.
+    `selector` is the caller's: it waits there for what concerns it, and calls what is registered as `data`. `routed` is
+    called once, when the proxy, or whoever else isn't in this container, was first told 200.
     """
 
     def __init__(
-        self, listener: socket.socket, selector: selectors.BaseSelector, answers: dict[str, Callable[[], bool]]
+        self,
+        listener: socket.socket,
+        selector: selectors.BaseSelector,
+        answers: dict[str, Callable[[], bool]],
+        routed: Callable[[], None],
     ) -> None:
         self.selector, self.answers, self.listener = selector, answers, listener
+        self.routed: Callable[[], None] | None = routed
         self.open: list[socket.socket] = []
         listener.setblocking(False)
         selector.register(listener, selectors.EVENT_READ, self.accept)
 
     def accept(self) -> None:
         try:
-            connection, _ = self.listener.accept()
+            connection, (peer, *_) = self.listener.accept()
         except OSError:
             return
         connection.setblocking(False)
         self.open.append(connection)
-        self.selector.register(connection, selectors.EVENT_READ, lambda: self.answer(connection))
+        self.selector.register(connection, selectors.EVENT_READ, partial(self.answer, connection, peer))
         if len(self.open) > MOST:
             # The oldest: a probe asks at once.
             self.close(self.open[0])
 
-    def answer(self, connection: socket.socket) -> None:
+    def answer(self, connection: socket.socket, peer: str) -> None:
         try:
             # A probe's request is one packet.
             method, path, *_ = (connection.recv(4096).decode("latin-1") + "  ").split(" ", 2)
@@ -47,6 +55,9 @@ class Readiness:
             if tell and method in ("GET", "HEAD"):
                 status = "200 OK" if tell() else "503 Service Unavailable"
             connection.send(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            if self.routed and status == "200 OK" and not ip_address(peer).is_loopback:
+                self.routed()
+                self.routed = None
         except OSError:
             pass
         self.close(connection)

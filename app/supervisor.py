@@ -39,7 +39,7 @@ COMPLETE_SECONDS = 30
 # Seconds without a turn of any worker's loop after which the slot gets no new requests.
 STUCK_SECONDS = 3
 # A first line with a letter for each worker, then a line for each that ended without being asked to, with the reason,
-# and `draining` once the slot is.
+# `routed` once the proxy was told that it may send requests, and `draining` once the slot is.
 WORKERS = FOLDER / "workers"
 # Lines, so that a worker that ends every second for days doesn't fill the tmpfs.
 MOST = 100
@@ -97,9 +97,9 @@ class Supervisor:
         self.turned = mmap.mmap(-1, 8 * count)
         # Not epoll, which a process shares with its children.
         self.selector = selectors.PollSelector()
-        self.readiness = (
-            Readiness(probes, self.selector, {"/ready": self.is_ready, "/serving": self.may_serve}) if probes else None
-        )
+        answers = {"/ready": self.is_ready, "/serving": self.may_serve}
+        routed = partial(self.write_down, "routed")
+        self.readiness = Readiness(probes, self.selector, answers, routed) if probes else None
         # What a signal's arrival is written to, so that `wait` returns.
         self.woken, self.waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.selector.register(self.woken, selectors.EVENT_READ, lambda: os.read(self.woken, 4096))

@@ -17,6 +17,7 @@ from ops.slots import (
     containers,
     ended,
     is_healthy,
+    is_routed,
     refuse_ends,
     release_of,
     serves,
@@ -142,11 +143,11 @@ def wait_until_routed(slot: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(config: dict[str, Any], what: str, wanted: dict[str, str], *slots: str) -> dict[str, Any]:
-    """As `ask.wait_for`; {} when the app has too much to do to answer in time, and the slots, or all, serve."""
+    """As `ask.wait_for`; {} when the app has too much to do for that, and the slots, or all, are routed to."""
     try:
         return ask.wait_for(config, what, wanted)
     except ask.Late as late:
-        if not all(serves(container(slot)) for slot in slots or SLOTS):
+        if not all(is_routed(container(slot)) for slot in slots or SLOTS):
             raise
-        print(f"{late} It serves, and has more to do than it can: going on.", file=sys.stderr)
+        print(f"{late} It is routed to, and has more to do than it can: going on.", file=sys.stderr)
         return {}

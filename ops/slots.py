@@ -25,6 +25,8 @@ class Workers:
     # Why each ended that was not asked to, oldest first.
     ended: list[str]
     draining: bool
+    # Traefik has been told that it may send requests.
+    routed: bool
 
     @property
     def all_serve(self) -> bool:
@@ -61,7 +63,8 @@ def workers(found: dict[str, Any] | None) -> Workers | None:
     if said.returncode or not said.stdout.strip():
         return None
     states, *lines = said.stdout.splitlines()
-    return Workers(states, [line for line in lines if line != "draining"], "draining" in lines)
+    ended = [line for line in lines if line not in ("draining", "routed")]
+    return Workers(states, ended, "draining" in lines, "routed" in lines)
 
 
 def is_healthy(found: dict[str, Any]) -> bool:
@@ -75,6 +78,12 @@ def serves(found: dict[str, Any] | None) -> bool:
     """
     said = workers(found)
     return said.served and not said.draining if said else bool(found and is_healthy(found))
+
+
+def is_routed(found: dict[str, Any] | None) -> bool:
+    """Whether the slot serves, and Traefik knows it."""
+    said = workers(found)
+    return serves(found) and (not said or said.routed)
 
 
 def serving() -> list[str]:

@@ -70,6 +70,22 @@ def test_stopping_a_busy_slot_drops_no_request(lenient: Echo) -> None:
     assert {status for found in answers.values() for status in found} == {200}
 
 
+def test_a_slot_knows_whether_traefik_does(lenient: Echo) -> None:
+    """`routed` is written down when Traefik has probed the slot, and not for the engine's own health check."""
+    lenient.compose("stop", "traefik")
+    lenient.compose("restart", "app-1")
+    wait_until(lambda: lenient.compose("ps", "app-1", "--format", "{{.Health}}").strip() == "healthy")
+    without = written_down(lenient)
+    lenient.compose("start", "traefik")
+    assert "routed" not in without
+    wait_until(lambda: "routed" in written_down(lenient))
+    wait_until(lenient.both_slots_answer)
+
+
+def written_down(echo: Echo) -> list[str]:
+    return run("docker", "exec", echo.container("app-1"), "cat", "/tmp/workers").splitlines()  # noqa: S108
+
+
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_away_while_both_slots_are(lenient: Echo, how: str) -> None:
     """With nobody to accept a connection: 503 and when to ask again, soon, and until a slot is back."""

@@ -1,0 +1,63 @@
+"""Waiting for an answer of the app's through the front door."""
+
+import datetime
+import http.server
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ops import ask
+from ops.run import Stop
+
+
+class OtherSlot(http.server.BaseHTTPRequestHandler):
+    """Answers `/health` as the slot that isn't wanted, `delay` seconds later."""
+
+    delay = 0.0
+
+    def do_GET(self) -> None:
+        time.sleep(self.delay)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"slot": "other"}')
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The configuration of a stack whose front door is such a server."""
+    monkeypatch.setattr(ask, "ANSWER_SECONDS", 2)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    certificate = made.sign(key, hashes.SHA256())
+    both = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ) + certificate.public_bytes(serialization.Encoding.PEM)
+    (tmp_path / "both.pem").write_bytes(both)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OtherSlot) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever).start()
+        port = {"published": str(server.server_port)}
+        yield {"services": {"traefik": {"environment": {"DOMAIN": "localhost"}, "ports": [port, port]}}}
+        server.shutdown()
+
+
+@pytest.mark.parametrize("delay", [0, 1])
+def test_the_wrong_slot_answers(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
+    """A slow app is late, whichever slot answered last: few requests were made. A quick one has been asked enough."""
+    monkeypatch.setattr(OtherSlot, "delay", delay)
+    with pytest.raises(Stop) as raised:
+        ask.wait_for(config, "app-1 did not answer", {"slot": "wanted"})
+    assert isinstance(raised.value, ask.Late) is bool(delay)
