@@ -1,12 +1,9 @@
-"""Your app. Two routes are those of FastAPI's own guide; `notes` is a stored resource, there to be replaced."""
+from fastapi import FastAPI
 
-from app import errors, notes
-from app.docs import create_app
+from . import notes
 
-# FastAPI(title="FastAPI"), with the scripts of /docs and /redoc served from here instead of a third party's host.
-app = create_app(title="FastAPI")
+app = FastAPI()
 app.include_router(notes.router)
-errors.install(app)
 
 
 @app.get("/")

@@ -44,7 +44,7 @@ def build_all() -> str:
     return release
 
 
-def check_settings(service: str = "app-1", command: tuple[str, ...] = ("python", "-m", "app.settings")) -> None:
+def check_settings(service: str = "app-1", command: tuple[str, ...] = ("/opt/stack/bin/check",)) -> None:
     """Whether a service's program takes its settings: that of the release that RELEASE names, or the one of `service`.
 
     Raises Stop with 2 when it doesn't.
@@ -70,4 +70,4 @@ def migrate() -> bool:
     said = log.stdout + log.stderr
     if code != "0":
         raise Stop("\n".join(["The migration failed:", *said.splitlines()[-20:]]))
-    return "Running upgrade" in said
+    return "The schema went from" in said or "The migration's command ran." in said

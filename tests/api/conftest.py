@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from app.health import application
 from starlette.testclient import TestClient
 
 from app import database as pools
 from app import serve, settings
-from app.health import application
 from tests.conftest import Database
 
 Call = Callable[[Callable[[], Awaitable[Any]]], Any]

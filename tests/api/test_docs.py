@@ -1,12 +1,11 @@
 """An app that `create_app` made, without a database."""
 
 import pytest
+from app.docs import create_app
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
-
-from app.docs import create_app
 
 
 @pytest.fixture

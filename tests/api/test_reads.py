@@ -5,6 +5,7 @@ import enum
 from typing import Any, NoReturn
 
 import pytest
+from app.reads import AT_ONCE, Read
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -36,7 +37,6 @@ from starlette.testclient import TestClient
 
 from app.database import Borrowed, is_away, read_engine, reading
 from app.notes import notes
-from app.reads import AT_ONCE, Read
 from tests.api.conftest import Call
 from tests.conftest import Database
 

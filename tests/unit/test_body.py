@@ -2,11 +2,10 @@ import asyncio
 import json
 
 import pytest
+from app.body import HELD, BodyLimit
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from app.body import HELD, BodyLimit
 
 LIMIT = 100
 

@@ -2,8 +2,8 @@ import re
 from pathlib import Path
 
 import pytest
-
 from app.limits import RESERVE, RESERVED_CONNECTIONS, Sizes, cpu_limit, memory_limit, oom_kills, sizes, worker_count
+
 from tests.conftest import REPO
 
 MIB = 2**20

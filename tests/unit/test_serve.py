@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-
-from app import limits, serve, worker
 from app.settings import Settings
 from app.supervisor import AT_ONCE
+
+from app import limits, serve, worker
 
 ROUTE = """\
 Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import yaml
-
 from app.settings import Settings
+
 from offline.images import STAND_INS
 from tests.conftest import REPO
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from app.supervisor import SIGNALS
+
 from tests.conftest import REPO
 
 PROGRAM = """

@@ -21,13 +21,14 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from app import limits
-from app.readiness import Readiness
+from . import limits
+from .demand import OnDemand
+from .readiness import Readiness
 
 FOLDER = Path(os.environ.get("SLOT_FOLDER", "/tmp"))  # noqa: S108 - a tmpfs of the container
 # Workers look for it at each `/ready`.
@@ -79,7 +80,8 @@ class Supervisor:
         count: int,
         drain_seconds: float,
         graceful_seconds: float,
-        probes: socket.socket | None = None,
+        probes: "socket.socket | None" = None,
+        programs: Sequence[OnDemand] = (),
     ) -> None:
         self.work = work
         self.listener = listener
@@ -103,6 +105,7 @@ class Supervisor:
         # What a signal's arrival is written to, so that `wait` returns.
         self.woken, self.waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.selector.register(self.woken, selectors.EVENT_READ, lambda: os.read(self.woken, 4096))
+        self.programs = programs
         self.draining = False
         self.stopping = False
         self.failure = 0
@@ -118,11 +121,13 @@ class Supervisor:
         signal.signal(signal.SIGALRM, self.on_alarm)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
-        # One that came earlier, and that app.serve has kept waiting, is handled here.
+        # One that came earlier, and that serve.py has kept waiting, is handled here.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         # What is there now stays: without this each worker's collector would touch, and so copy, every page of it.
         gc.collect()
         gc.freeze()
+        for program in self.programs:
+            program.watch(self.selector)
         for index in range(self.count):
             self.start(index)
         while self.workers:
@@ -132,12 +137,13 @@ class Supervisor:
         return self.failure
 
     def reap(self) -> None:
-        """Take in every child that has ended: a worker, or an orphan of a worker's, which comes to PID 1."""
+        """Take in every child that has ended: a worker, a program, or an orphan of a worker's, which comes to PID 1."""
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = found
                 if pid in self.workers:
                     self.ended(pid, os.waitstatus_to_exitcode(status))
+                any(program.ended(pid) for program in self.programs)
 
     def is_ready(self) -> bool:
         newest = max(struct.unpack(f"{self.count}d", self.turned[:]))
@@ -226,7 +232,7 @@ class Supervisor:
             return f"out of memory: {size} for {self.count} workers"
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
-    def on_term(self, _signal: int, _frame: FrameType | None) -> None:
+    def on_term(self, _signal: int, _frame: "FrameType | None") -> None:
         if self.draining:
             return
         self.drain()
@@ -238,7 +244,7 @@ class Supervisor:
         # 0 would switch the timer off.
         signal.setitimer(signal.ITIMER_REAL, self.drain_seconds or 1e-6)
 
-    def on_int(self, _signal: int, _frame: FrameType | None) -> None:
+    def on_int(self, _signal: int, _frame: "FrameType | None") -> None:
         self.drain()
         self.stop(AT_ONCE)
 
@@ -248,7 +254,7 @@ class Supervisor:
         self.lines = 0
         self.write_down("draining")
 
-    def on_alarm(self, _signal: int, _frame: FrameType | None) -> None:
+    def on_alarm(self, _signal: int, _frame: "FrameType | None") -> None:
         if self.stopping:
             print(f"Killed, for they did not end: workers {', '.join(map(str, self.workers))}.", file=sys.stderr)
             self.send(signal.SIGKILL)

@@ -15,10 +15,8 @@ CGROUP = Path("/sys/fs/cgroup")
 V1_UNLIMITED = 1 << 60
 MIB = 2**20
 SLOTS = 2
-# A worker has a pool for reads and one for writes: app/database.py.
-ENGINES = 2
-# Connections of an engine where Postgres has enough of them: more than this a single-threaded worker keeps no busier.
-POOL_SIZE = 5
+# Connections that a worker is taken to open where nothing else is known: SQLAlchemy's default, 5 and 10 more.
+POOL_SIZE = 15
 # Connections that are not the app's: postgresql.conf keeps 17 for migrations, backups and monitoring, Postgres itself 3
 # for the superuser.
 RESERVED_CONNECTIONS = 20
@@ -75,15 +73,15 @@ def worker_count(worker_memory: int, cpus: float | None, memory: int | None) -> 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What one slot starts with: workers, and the connections of each of a worker's engines."""
+    """What one slot starts with: workers, and the connections that there are for each."""
 
     workers: int
     pool_size: int
 
     @property
     def connections(self) -> int:
-        """What the workers of both slots take from Postgres when every pool is full."""
-        return SLOTS * self.workers * ENGINES * self.pool_size
+        """What the workers of both slots take from Postgres at most."""
+        return SLOTS * self.workers * self.pool_size
 
 
 def sizes(
@@ -105,16 +103,15 @@ def sizes(
             f"around them are {needed} MiB, and APP_MEMORY is {limit} MiB. "
             f"Set {f'WORKERS={fitting} or ' if fitting > 0 else ''}APP_MEMORY={needed}m."
         )
-    engines = SLOTS * count * ENGINES
-    share = max_connections - RESERVED_CONNECTIONS
-    size = pool_size or max(1, min(POOL_SIZE, share // engines))
-    if engines * size > share:
-        fitting = share // engines
-        enough = engines * size + RESERVED_CONNECTIONS
+    all_workers, share = SLOTS * count, max_connections - RESERVED_CONNECTIONS
+    most = share // all_workers
+    size = pool_size or min(POOL_SIZE, max(1, most))
+    if size > most:
+        enough = all_workers * size + RESERVED_CONNECTIONS
         raise ValueError(
-            f"The pools don't fit into Postgres: {SLOTS} slots x {count} workers x {ENGINES} engines x "
-            f"POOL_SIZE={size} are {engines * size} connections, and of MAX_CONNECTIONS={max_connections} the app may "
-            f"have {share}. Set {f'POOL_SIZE={fitting} or ' if fitting else ''}MAX_CONNECTIONS={enough}."
+            f"The pools don't fit into Postgres: {SLOTS} slots x {count} workers x POOL_SIZE={size} are "
+            f"{all_workers * size} connections, and of MAX_CONNECTIONS={max_connections} the app may have {share}. "
+            f"Set {f'POOL_SIZE={most} or ' if most else ''}MAX_CONNECTIONS={enough}."
         )
     return Sizes(count, size)
 

@@ -4,18 +4,33 @@ Here and not in Traefik, which could only count a body by keeping all of it firs
 not got: a hundred of them would be the end of it.
 """
 
+import sys
 from collections.abc import Awaitable
+from functools import lru_cache
+from typing import Any
 
-from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from .health import ASGIApp, Receive, Scope, Send, answer
 
 # Bodies of the largest size that one worker holds at a time. An app needs several times a body's size to read it.
 HELD = 3
 
 
-class Refused(HTTPException):
-    """Reaches the app where it reads the body: FastAPI and Starlette answer with it, others leave it to BodyLimit."""
+@lru_cache
+def refusal() -> Any:
+    """An exception that reaches the app where it reads the body.
+
+    Where the app has Starlette it is Starlette's own, so that FastAPI answers with it; others leave it to BodyLimit.
+    Looked up late: it must be the app's Starlette.
+    """
+    module = sys.modules.get("starlette.exceptions")
+    base = module.HTTPException if module else Exception
+
+    class Refused(base):  # type: ignore[misc, valid-type]  # known only when it runs
+        def __init__(self, status_code: int, detail: str, headers: dict[str, str]) -> None:
+            super().__init__(*((status_code, detail, headers) if module else ()))
+            self.status_code, self.detail, self.headers = status_code, detail, headers
+
+    return Refused
 
 
 class BodyLimit:
@@ -37,7 +52,7 @@ class BodyLimit:
     async def counted(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> None:
         taken, begun = 0, False
 
-        async def counting() -> Message:
+        async def counting() -> dict[str, Any]:
             nonlocal taken
             message = await receive()
             size = len(message.get("body", b""))
@@ -46,10 +61,10 @@ class BodyLimit:
             if taken > self.limit:
                 raise self.too_large()
             if self.held > HELD * self.limit:
-                raise Refused(503, "Too many large requests at once.", headers={"Retry-After": "1"})
+                raise refusal()(503, "Too many large requests at once.", {"Retry-After": "1"})
             return message
 
-        async def noting(message: Message) -> None:
+        async def noting(message: dict[str, Any]) -> None:
             nonlocal begun
             begun = True
             await send(message)
@@ -58,13 +73,12 @@ class BodyLimit:
             if int(headers.get(b"content-length", 0)) > self.limit:
                 raise self.too_large()
             await self.app(scope, counting, noting)
-        except Refused as refused:
+        except refusal() as refused:
             if begun:
                 raise
-            answer = JSONResponse({"detail": refused.detail}, refused.status_code, headers=refused.headers)
-            await answer(scope, receive, send)
+            await answer(send, refused.status_code, {"detail": refused.detail}, **refused.headers)
         finally:
             self.held -= taken
 
-    def too_large(self) -> Refused:
-        return Refused(413, f"A request's body may have {self.limit} bytes.")
+    def too_large(self) -> Any:
+        return refusal()(413, f"A request's body may have {self.limit} bytes.", {})

@@ -1,31 +1,37 @@
 """One Uvicorn worker of a slot, forked from a parent that has imported all of this but not the app."""
 
 import asyncio
+import contextlib
 import faulthandler
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import uvicorn
 
-from app import health, probe, settings
-from app.supervisor import STARTUP_FAILURE, Supervisor
+from . import find, settings
+from .away import Away
+from .body import BodyLimit
+from .health import ASGIApp, Health
+from .supervisor import STARTUP_FAILURE
 
-# Each module that a worker would otherwise import for itself: memory that all of them share. Never the app's own: what
-# it does at import, threads or a model on a GPU, may not survive a fork.
+# What most apps import, and what survives a fork: memory that all workers share, where the app has it. Never the app's
+# own code: what it does at import, threads or a model on a GPU, may not survive one.
 SHARED = (
-    "app.database",
-    "app.docs",
-    "app.errors",
-    "app.reads",
+    "fastapi",
+    "pydantic",
+    "sqlalchemy.ext.asyncio",
+    "sqlalchemy.orm",
+    "psycopg",
     "sqlalchemy.dialects.postgresql.psycopg",
+    "asyncpg",
     "uvicorn.lifespan.on",
     "uvicorn.protocols.http.httptools_impl",
-    "uvicorn.protocols.websockets.websockets_sansio_impl",
     "uvloop",
 )
 PORT = 8000
@@ -57,7 +63,7 @@ class Worker(uvicorn.Server):
             alive.cancel()
             faulthandler.cancel_dump_traceback_later()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown(self, sockets: "list[socket.socket] | None" = None) -> None:
         # What Traefik sent before it knew of the drain may still wait in the kernel, when each turn of the loop takes
         # seconds: one turn accepts the connection, the next reads the request.
         for _ in range(3):
@@ -75,45 +81,58 @@ class Worker(uvicorn.Server):
             await asyncio.sleep(min(1, self.watchdog_seconds / 6))
 
 
-def config(chosen: settings.Settings) -> uvicorn.Config:
+def application(found: find.Found, chosen: settings.Settings) -> Callable[[], ASGIApp]:
+    """What makes the app, with all that stands around it. One that can't be imported ends the slot.
+
+    Trying again at once, for ever, would help nobody; Docker's restart policy waits longer each time.
+    """
+
+    def make() -> ASGIApp:
+        try:
+            app = find.load(found)
+        except find.NotFound as wrong:
+            print(wrong, file=sys.stderr)
+        except Exception:
+            traceback.print_exc()
+        else:
+            return Health(BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit))
+        sys.exit(STARTUP_FAILURE)
+
+    return make
+
+
+def config(app: Callable[[], ASGIApp], chosen: settings.Settings, forwarded_allow_ips: str) -> uvicorn.Config:
     return uvicorn.Config(
-        health.application,
+        app,
         factory=True,
+        # An instance with __call__ would be taken for ASGI 2 by an older Uvicorn.
+        interface="asgi3",
         host="0.0.0.0",  # noqa: S104 - the container's own network
         port=PORT,
-        loop="uvloop",
-        http="httptools",
         log_level=chosen.log_level,
         # Traefik logs every request; here it would cost a third of the speed.
         access_log=False,
         server_header=False,
-        forwarded_allow_ips=chosen.forwarded_allow_ips,
+        forwarded_allow_ips=forwarded_allow_ips,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=chosen.graceful_seconds,
     )
 
 
-def work(chosen: settings.Settings, listener: socket.socket, serving: Callable[[], None]) -> int:
+def work(made: uvicorn.Config, watchdog_seconds: float, listener: socket.socket, serving: Callable[[], None]) -> int:
     """Serve until told to stop, after a call of `serving`; return the exit code."""
-    Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
-    worker = Worker(config(chosen), chosen.watchdog_seconds, serving)
+    # A wish: where it is refused, the worker serves all the same.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+    worker = Worker(made, watchdog_seconds, serving)
     worker.run([listener])
     return 0 if worker.started else STARTUP_FAILURE
 
 
-def main() -> int:
-    # Complete by now: app.serve has put in what it computes.
-    chosen = settings.load()
-    assert chosen.workers
-    for module in SHARED:
-        import_module(module)
-    # Bound, and listening only once a worker does: until then Traefik is refused and asks the other slot.
-    listener = config(chosen).bind_socket()
-    probes = socket.create_server(("", probe.PORT))
-    return Supervisor(
-        partial(work, chosen), listener, chosen.workers, chosen.drain_seconds, chosen.graceful_seconds, probes
-    ).run()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def share() -> None:
+    """Import what all workers will need, where the app's environment has it."""
+    for name in SHARED:
+        # One that is broken is the app's to tell, when it imports it.
+        with contextlib.suppress(Exception):
+            if find_spec(name.partition(".")[0]):
+                import_module(name)
