@@ -1,6 +1,7 @@
 """Programs that PID 1 starts when somebody first connects to them, and again after they ended: socket activation."""
 
 import os
+import select
 import selectors
 import signal
 import socket
@@ -18,6 +19,8 @@ class OnDemand:
 
     def __init__(self, listener: socket.socket, program: str) -> None:
         self.listener, self.program = listener, program
+        # Also where it is LISTENER already.
+        listener.set_inheritable(True)
         self.pid = 0
 
     def watch(self, selector: selectors.BaseSelector) -> None:
@@ -43,7 +46,7 @@ class OnDemand:
             return False
         self.pid = 0
         self.watch(self.selector)
-        if time.monotonic() - self.started < SHORT_LIFE and self.selector.select(0):
+        if time.monotonic() - self.started < SHORT_LIFE and select.select([self.listener], [], [], 0)[0]:
             # Whoever waits is told at once.
             self.listener.accept()[0].close()
         return True
