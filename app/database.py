@@ -7,8 +7,13 @@ from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
-# A connection that Postgres closed meanwhile is replaced before it is used.
-engine = create_async_engine(os.environ.get("DATABASE_URL", "postgresql://localhost/app"), pool_pre_ping=True)
+engine = create_async_engine(
+    os.environ.get("DATABASE_URL", "postgresql://localhost/app"),
+    # A connection that Postgres closed meanwhile is replaced before it is used.
+    pool_pre_ping=True,
+    # Seconds that a request waits for a connection: who waits longer has gone.
+    pool_timeout=2,
+)
 Session = async_sessionmaker(engine, expire_on_commit=False)
 
 

@@ -50,8 +50,10 @@ def check_settings(service: str = "app-1", command: tuple[str, ...] = ("/opt/sta
     Raises Stop with 2 when it doesn't.
     """
     done = compose("run", "--rm", "--no-deps", "--quiet-pull", "-T", service, *command, check=False)
+    if done.returncode == 2:
+        raise Stop(done.stderr.strip().splitlines()[-1], 2)
     if done.returncode:
-        raise Stop(done.stderr.strip().splitlines()[-1], 2 if done.returncode == 2 else 1)
+        raise Stop("\n".join(["The app can't be started:", *done.stderr.strip().splitlines()[-20:]]))
 
 
 def migrate() -> bool:

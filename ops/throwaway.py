@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from ops.checks import known_settings
-from ops.images import chosen_bases
+from ops.images import chosen
 from ops.run import HERE, Stop, docker
 
 
@@ -22,8 +22,8 @@ class Compose(Protocol):
 def throwaway(config: dict[str, Any], purpose: str) -> Iterator[Compose]:
     """Give what runs Compose on a project of its own, and remove that project, its volumes included, at the end.
 
-    Of the settings it gets the base images alone: nothing in .env or the shell that belongs to the running stack, its
-    volumes, ports, networks or release, reaches it. Raises Stop.
+    Of the settings it gets those alone that say what is built: nothing in .env or the shell that belongs to the running
+    stack, its volumes, ports, networks or release, reaches it. Raises Stop.
     """
     name = f"{config['name']}-{purpose}"
     settings = known_settings()
@@ -31,7 +31,7 @@ def throwaway(config: dict[str, Any], purpose: str) -> Iterator[Compose]:
         key: value for key, value in os.environ.items() if key not in settings and not key.startswith("COMPOSE_")
     }
     with tempfile.NamedTemporaryFile("w", suffix=".env") as file:
-        file.write("".join(f"{key}={value}\n" for key, value in chosen_bases(config).items()))
+        file.write("".join(f"{key}={value}\n" for key, value in chosen(config).items()))
         file.flush()
         # compose.yaml alone: what an override file names may be anybody's.
         where = ("--project-name", name, "--project-directory", str(HERE), "--file", str(HERE / "compose.yaml"))

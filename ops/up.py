@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from ops import ask, clone, major, releases, rollout, slots
+from ops.app import choose_dockerfile
 from ops.backup import answer, summary
 from ops.build import build_all, check_settings, migrate
 from ops.certificate import check_names, check_store, wait_for_certificates
@@ -33,6 +34,7 @@ def up() -> None:
         check_networks(config)
         check_names(config)
         base_images(config)
+        choose_dockerfile()
         # Whatever the umask of the clone, Traefik's own user reads its files.
         folder = HERE / "traefik/dynamic"
         for path in [folder, *folder.iterdir()]:

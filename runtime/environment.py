@@ -44,3 +44,9 @@ def migrations() -> dict[str, Any]:
     file = STACK / "migrations.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     return found
+
+
+def show() -> int:
+    """Print what `migrations` gives, for `./stack`."""
+    print(json.dumps(migrations()))
+    return 0

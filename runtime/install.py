@@ -21,6 +21,7 @@ PROGRAMS = {
     "probe": ("probe", "main"),
     "migrate": ("migrate", "main"),
     "run": ("migrate", "run"),
+    "revisions": ("environment", "show"),
     "schema": ("schema", "main"),
     "relay": ("relay", "main"),
 }
