@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .demand import LISTENER
-from .environment import STACK
+from .environment import STACK, libpq_url
 
 if TYPE_CHECKING:
     import psycopg
@@ -67,7 +67,7 @@ class Asker:
 def main() -> int:
     sys.path.append(str(STACK / "db"))
     listener = socket.socket(fileno=LISTENER)
-    asker = Asker(os.environ["DATABASE_URL"])
+    asker = Asker(libpq_url())
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
     while selector.select(IDLE):
