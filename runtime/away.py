@@ -113,7 +113,7 @@ class Away:
 
 
 def fresh(scope: Scope) -> Scope:
-    """What apps write into stays here: Starlette's Mount changes the scope, and the next attempt would find no route."""
+    """For the app to write into: Starlette's Mount changes the scope, and the next attempt would find no route."""
     return {**scope, "state": dict(scope["state"])} if "state" in scope else dict(scope)
 
 

@@ -31,11 +31,11 @@ CHECK_CLIENT = "1s"
 CONTAINS = "Contains the revisions "
 # What the drivers say of a table that somebody else uses.
 IN_USE = re.compile(r"canceling statement due to lock timeout|deadlock detected")
-RUNNING = re.compile(r"Running (?:up|down)grade (?P<step>.*)")
-# Whether a session of this role's, and not of somebody who would only be in the way, has the lock.
-HELD = """
-SELECT count(*) FROM pg_catalog.pg_locks AS held JOIN pg_catalog.pg_stat_activity AS who USING (pid)
-WHERE held.locktype = 'advisory' AND held.granted AND who.usename = current_user
+RUNNING = re.compile(r"Running (?P<step>(?:up|down)grade .*)")
+# Whether who has the lock is this role, and not somebody who would only be in the way; nothing when nobody has it.
+HOLDER = """
+SELECT who.usename = current_user FROM pg_catalog.pg_locks AS held JOIN pg_catalog.pg_stat_activity AS who USING (pid)
+WHERE held.locktype = 'advisory' AND held.granted AND who.datname = pg_catalog.current_database()
 AND (held.classid::bigint << 32 | held.objid::bigint) = %s
 """
 
@@ -66,7 +66,7 @@ class Migration:
                 return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
             except psycopg.OperationalError as error:
                 if time.monotonic() > self.deadline or error.sqlstate:
-                    fail(f"The database can't be reached: {str(error).strip().splitlines()[-1]}")
+                    fail(f"The database can't be reached: {' '.join(str(error).split())}")
             if not waiting:
                 say("Waiting for the database.")
                 waiting = True
@@ -80,9 +80,11 @@ class Migration:
         """
         key, waiting = LOCK, False
         while not value(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", key):
-            if not value(connection, HELD, key):
-                # A role that may only use the database must not keep it from its owner.
-                key += 1
+            ours = value(connection, HOLDER, key)
+            if not ours:
+                # A role that may only use the database must not keep it from its owner. One that was given back just
+                # now is tried again: with another, two would migrate at once.
+                key += ours is False
                 continue
             if not waiting:
                 say("Waiting for another migration.")
@@ -104,9 +106,7 @@ class Migration:
                 if not code:
                     break
                 if not IN_USE.search(last) or time.monotonic() > self.deadline:
-                    at = ", ".join(sorted(self.current(connection))) or "the base"
-                    where = f" The schema is at {at}." if self.graph else ""
-                    fail(f"Failed: {step or shlex.join(command)}.{where}", code)
+                    fail(f"Failed: {step or shlex.join(command)}.{self.where(connection)}", code)
                 say("A table is in use; trying again.")
                 time.sleep(PAUSE)
             after = self.current(connection)
@@ -118,9 +118,17 @@ class Migration:
 
     def attempt(self, command: list[str]) -> tuple[int, str, str | None]:
         """Run it once, its lines passed on; return its exit code, its last lines, and the step that Alembic named."""
-        process = subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        )
+        try:
+            process = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+        except OSError as error:
+            settings.exit_wrong(f"MIGRATE={shlex.join(command)} is wrong: {command[0]}: {error.strerror}.")
         assert process.stdout
         last: deque[str] = deque(maxlen=200)
         step = None
@@ -128,8 +136,17 @@ class Migration:
             print(line, end="", file=sys.stderr, flush=True)
             last.append(line)
             found = RUNNING.search(line)
-            step = found["step"].strip() if found else step
+            step = " ".join(found["step"].split()) if found else step
         return process.wait(), "".join(last), step
+
+    def where(self, connection: "psycopg.Connection[Any]") -> str:
+        import psycopg
+
+        try:
+            at = ", ".join(sorted(self.current(connection))) or "the base"
+        except psycopg.OperationalError:
+            at = "the last whole revision: the database is away"
+        return f" The schema is at {at}." if self.graph else ""
 
     def contents(self, connection: "psycopg.Connection[Any]") -> set[str]:
         """The revisions that the schema contains, as the last migration left word: it knew more than this code may."""

@@ -230,9 +230,7 @@ def test_cause_is_logged_once_in_a_while(capsys: pytest.CaptureFixture[str]) -> 
     away = Away(Failing(from_sqlalchemy(psycopg.OperationalError("connection failed\nDETAIL: 'secret'"))), 0)
     for _ in range(3):
         ask(away)
-    assert capsys.readouterr().err == (
-        "503, for the database is away: psycopg.OperationalError: connection failed\n"
-    )
+    assert capsys.readouterr().err == ("503, for the database is away: psycopg.OperationalError: connection failed\n")
 
 
 @pytest.mark.parametrize("kind", ["websocket", "lifespan"])
