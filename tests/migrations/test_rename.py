@@ -1,4 +1,4 @@
-"""The README's example: an old release and a new one serve side by side while a column gets another name."""
+"""The example of docs/database.md: an old release and a new one serve side by side while a column gets another name."""
 
 import os
 import subprocess

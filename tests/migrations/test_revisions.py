@@ -1,4 +1,4 @@
-"""What every revision must be: yours in migrations/versions, and the README's examples in tests/migrations/changes."""
+"""What every revision must be: yours in migrations/versions, and docs/database.md's in tests/migrations/changes."""
 
 from collections.abc import Iterator
 from pathlib import Path
