@@ -32,6 +32,7 @@ class NoteOut(NoteIn, from_attributes=True):
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 MISSING: dict[int | str, dict[str, str]] = {404: {"description": "There is no such note."}}
+BODY: dict[int | str, dict[str, str]] = {400: {"description": "The body can't be read."}}
 
 router = APIRouter(prefix="/notes", tags=["notes"])
 
@@ -52,7 +53,7 @@ async def read_note(note_id: Id, session: SessionDep) -> NoteOut:
     return NoteOut.model_validate(await find(note_id, session))
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=BODY)
 async def create_note(note_in: NoteIn, session: SessionDep, request: Request, response: Response) -> NoteOut:
     note = Note(text=note_in.text)
     session.add(note)
@@ -61,7 +62,7 @@ async def create_note(note_in: NoteIn, session: SessionDep, request: Request, re
     return NoteOut.model_validate(note)
 
 
-@router.put("/{note_id}", responses=MISSING)
+@router.put("/{note_id}", responses=MISSING | BODY)
 async def replace_note(note_id: Id, note_in: NoteIn, session: SessionDep) -> NoteOut:
     note = await find(note_id, session)
     note.text = note_in.text

@@ -72,5 +72,6 @@ def test_documentation_page(stack: Stack, browser: Browser, path: str, shown: st
     page.wait_for_load_state("networkidle")
     OUTPUT.mkdir(exist_ok=True)
     page.screenshot(path=OUTPUT / f"{Path(path).name}.png", full_page=True)
-    assert complaints == []
+    # Chromium says so while other tests make networks on this machine.
+    assert [one for one in complaints if "ERR_NETWORK_CHANGED" not in one] == []
     assert "cdn.jsdelivr.net" in hosts
