@@ -84,10 +84,11 @@ class Away:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         deadline = time.monotonic() + self.patience
+        heard: list[dict[str, Any]] = []
         while True:
-            attempt = Attempt(receive, send)
+            attempt = Attempt(receive, send, heard)
             try:
-                await self.app(scope, attempt.receive, attempt.send)
+                await self.app(fresh(scope), attempt.receive, attempt.send)
             except Exception as error:
                 if attempt.begun or not is_away(error):
                     await attempt.flush()
@@ -111,18 +112,33 @@ class Away:
             print(f"503, for the database is away: {line}", file=sys.stderr)
 
 
-class Attempt:
-    """One call of the app. A 500 is held back until the app has ended."""
+def fresh(scope: Scope) -> Scope:
+    """What apps write into stays here: Starlette's Mount changes the scope, and the next attempt would find no route."""
+    return {**scope, "state": dict(scope["state"])} if "state" in scope else dict(scope)
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+
+class Attempt:
+    """One call of the app. A 500 is held back until the app has ended.
+
+    `heard` is what earlier ones read. They hear it again: who waits for the end of a body twice waits for ever.
+    """
+
+    def __init__(self, receive: Receive, send: Send, heard: list[dict[str, Any]]) -> None:
         self.receive_next, self.send_next = receive, send
+        self.heard, self.again = heard, list(heard)
         self.held: list[dict[str, Any]] = []
-        # Whether the client has seen something of the answer, and whether the app has seen something of the body.
+        # Whether the client has seen something of the answer, and whether the app has seen something of the body,
+        # or that the client has gone.
         self.begun = self.read = False
 
     async def receive(self) -> dict[str, Any]:
+        if self.again:
+            return self.again.pop(0)
         message = await self.receive_next()
-        self.read = self.read or bool(message.get("body"))
+        if message.get("body") or message["type"] != "http.request":
+            self.read = True
+        else:
+            self.heard.append(message)
         return message
 
     async def send(self, message: dict[str, Any]) -> None:

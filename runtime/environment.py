@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ def prepare(chosen: Settings, role: str) -> None:
         os.environ.setdefault(name, f"{WRITABLE}/{folder}")
     # The app's own programs, Alembic among them, beside its Python.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+
+
+def libpq_url() -> str:
+    """The app's database for the stack's own connections: without a driver's name, which SQLAlchemy alone reads."""
+    return re.sub(r"^(postgres(?:ql)?)\+\w+:", r"\1:", os.environ["DATABASE_URL"])
 
 
 def find_libraries() -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,6 @@ def find(app: str, entrypoint: Callable[[Path], str | None], folder: Path) -> Fo
     wanted = app or entrypoint(folder / "pyproject.toml")
     if wanted:
         module, _, attribute = wanted.partition(":")
-        # A module of a folder without __init__.py, app/main.py as main, finds its neighbours by their bare names.
         if not exists(module):
             raise NotFound(f"APP={wanted} is wrong: there is no module {module} in {folder}.")
         return Found(module, attribute)
@@ -47,7 +47,10 @@ def find(app: str, entrypoint: Callable[[Path], str | None], folder: Path) -> Fo
 
 
 def at(file: Path) -> Found:
-    """The module of that file, as part of the packages that it is in."""
+    """The module of that file, as part of the packages that it is in.
+
+    A module of a folder without __init__.py, app/main.py as main, finds its neighbours by their bare names.
+    """
     names, parent = [file.stem], file.parent
     while (parent / "__init__.py").exists():
         names.insert(0, parent.name)
@@ -62,10 +65,15 @@ def add(folder: Path) -> None:
 
 
 def exists(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+    """Whether it can be found, without importing the packages that it is in, which is what find_spec does."""
+    first, *others = module.split(".")
+    spec, name = find_spec(first) if first else None, first
+    for part in others:
+        if not spec or spec.submodule_search_locations is None:
+            return False
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, spec.submodule_search_locations)
+    return spec is not None
 
 
 def entrypoint(file: Path) -> str | None:

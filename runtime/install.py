@@ -58,7 +58,9 @@ if option("script_location"):
     script = ScriptDirectory.from_config(config)
     above = {one.revision: one.down_revision or () for one in script.walk_revisions()}
     graph = {name: [one] if isinstance(one, str) else list(one) for name, one in above.items()}
-    print(json.dumps({"heads": sorted(script.get_heads()), "graph": graph, "versions": script.versions}))
+    # Of several folders the first: Alembic itself wants to be told.
+    versions = (script.version_locations or [script.versions])[0]
+    print(json.dumps({"heads": sorted(script.get_heads()), "graph": graph, "versions": str(versions)}))
 """
 
 
@@ -132,9 +134,8 @@ def make_readable(folder: Path) -> None:
                 path.chmod(wanted)
 
 
-def add_users() -> None:
+def add_users(file: Path = Path("/etc/passwd")) -> None:
     """Names for the numbers that the containers run as, where the image has others for neither."""
-    file = Path("/etc/passwd")
     lines = file.read_text().splitlines() if file.exists() else []
     taken = {part for line in lines for part in line.split(":")[:3:2]}
     for name, number in USERS.items():

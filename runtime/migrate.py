@@ -46,7 +46,7 @@ class Migration:
 
     def __init__(self, chosen: settings.Settings, known: dict[str, Any]) -> None:
         self.deadline = time.monotonic() + chosen.migrate_deadline
-        self.url = os.environ["DATABASE_URL"]
+        self.url = environment.libpq_url()
         self.graph: dict[str, list[str]] = known.get("graph", {})
         self.heads = set(known.get("heads", []))
         timeouts = {

@@ -6,13 +6,14 @@ With a psycopg of the stack's own, which the app's process never sees.
 import json
 import os
 import selectors
+import signal
 import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .demand import LISTENER
-from .environment import STACK
+from .environment import STACK, libpq_url
 
 if TYPE_CHECKING:
     import psycopg
@@ -44,16 +45,18 @@ class Asker:
                     connect_timeout=TIMEOUT,
                     options=f"-c statement_timeout={TIMEOUT}s",
                 )
-                rows = self.connection.execute("SELECT version_num FROM alembic_version ORDER BY 1").fetchall()
-                return {"database": "ok", "schema": [row[0] for row in rows]}
+                rows = self.connection.execute("SELECT version_num FROM alembic_version").fetchall()
+                # In Python's order and not in that of the database's collation: it is compared with the image's.
+                return {"database": "ok", "schema": sorted(row[0] for row in rows)}
             except (UndefinedTable, InsufficientPrivilege):
                 return {"database": "ok", "schema": []}
             except psycopg.Error as error:
+                lost = known and known.broken
                 self.forget()
-                said = str(error).strip().splitlines()
-                if not known:
+                said = " ".join(str(error).split())
+                if not lost:
                     break
-        return {"database": "away", "why": said[-1] if said else "no reason given"}
+        return {"database": "away", "why": said or "no reason given"}
 
     def forget(self) -> None:
         if self.connection:
@@ -64,17 +67,22 @@ class Asker:
 def main() -> int:
     sys.path.append(str(STACK / "db"))
     listener = socket.socket(fileno=LISTENER)
-    asker = Asker(os.environ["DATABASE_URL"])
+    asker = Asker(libpq_url())
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
     while selector.select(IDLE):
         connection, _ = listener.accept()
         with connection:
             connection.settimeout(TIMEOUT)
+            # A server that says nothing at all is waited for by libpq for a quarter of an hour: SIGALRM ends this
+            # process, whoever asks is told, and the next one gets a process and a connection that are new.
+            signal.alarm(2 * TIMEOUT)
             try:
                 connection.sendall(json.dumps(asker.ask()).encode() + b"\n")
             except OSError:
                 # Whoever asked did not wait.
                 continue
+            finally:
+                signal.alarm(0)
     asker.forget()
     return 0

@@ -4,6 +4,7 @@ In the container each has the prefix STACK_, so that none hides a variable of th
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -116,6 +117,15 @@ def attribute(text: str) -> str:
 def postgres_url(text: str) -> str:
     if not text.startswith(("postgresql://", "postgres://")):
         raise Wrong("a URL like postgresql://user:password@host:5432/name")
+    # The short form is one that SQLAlchemy doesn't take.
+    return text.replace("postgres://", "postgresql://", 1)
+
+
+def command(text: str) -> str:
+    try:
+        shlex.split(text)
+    except ValueError:
+        raise Wrong("a command, each quote closed, or none") from None
     return text
 
 
@@ -132,6 +142,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "pool_size": whole(1, 1000),
     "max_connections": whole(limits.RESERVED_CONNECTIONS + 4, 10_000),
     "pool_timeout": number(0, 60),
+    "migrate": command,
     "migrate_deadline": number(0.1, 86_400),
 }
 # A database's URL may hold a password.

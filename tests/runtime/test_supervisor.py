@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from app.supervisor import SIGNALS
+from runtime.supervisor import SIGNALS
 
 from tests.conftest import REPO
 
 PROGRAM = """
 import os, signal, socket, sys, time
-from app.supervisor import Supervisor
+from runtime.supervisor import Supervisor
 def say(*words):
     # One write: two workers share the pipe.
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
@@ -49,7 +49,7 @@ def adopt_orphans() -> None:
 
 
 def block_signals() -> None:
-    """What app.serve does before it becomes the supervisor."""
+    """What runtime.serve does before it becomes the supervisor."""
     adopt_orphans()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 

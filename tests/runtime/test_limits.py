@@ -2,20 +2,12 @@ import re
 from pathlib import Path
 
 import pytest
-from app.limits import RESERVE, RESERVED_CONNECTIONS, Sizes, cpu_limit, memory_limit, oom_kills, sizes, worker_count
 
+from runtime.limits import RESERVE, RESERVED_CONNECTIONS, Sizes, cpu_limit, memory_limit, oom_kills, sizes, worker_count
+from tests.cgroups import cgroup
 from tests.conftest import REPO
 
 MIB = 2**20
-
-
-def cgroup(root: Path, **files: str) -> Path:
-    """A made-up cgroup folder: `cpu__quota="1"` is the file cpu/quota."""
-    for name, text in files.items():
-        path = root / name.replace("__", "/").replace("_DOT_", ".")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    return root
 
 
 def test_v2_limits(tmp_path: Path) -> None:
@@ -96,19 +88,19 @@ def test_slots_share_the_machine(monkeypatch: pytest.MonkeyPatch, machine: int, 
 @pytest.mark.parametrize(
     ("workers", "pool_size", "max_connections", "expected"),
     [
-        (None, None, 100, Sizes(2, 5)),
-        (3, None, 100, Sizes(3, 5)),
-        (5, None, 100, Sizes(5, 4)),
-        (20, None, 100, Sizes(20, 1)),
-        (None, 10, 100, Sizes(2, 10)),
-        (None, None, 28, Sizes(2, 1)),
-        (None, None, 10_000, Sizes(2, 5)),
+        (None, None, 100, Sizes(2, 15)),
+        (3, None, 100, Sizes(3, 13)),
+        (5, None, 100, Sizes(5, 8)),
+        (40, None, 100, Sizes(40, 1)),
+        (None, 20, 100, Sizes(2, 20)),
+        (None, None, 24, Sizes(2, 1)),
+        (None, None, 10_000, Sizes(2, 15)),
     ],
 )
 def test_pools_fit_into_postgres(
     workers: int | None, pool_size: int | None, max_connections: int, expected: Sizes
 ) -> None:
-    """What is not set is what fits, and what fits stays within the app's share."""
+    """What is not set is SQLAlchemy's default, or what fits where that is less; it stays within the app's share."""
     found = sizes(workers, 150, pool_size, max_connections, cpus=2, memory=None)
     assert found == expected
     assert found.connections <= max_connections - RESERVED_CONNECTIONS
@@ -146,17 +138,17 @@ def test_workers_that_do_not_fit(workers: int | None, worker_memory: int, memory
     [
         (
             2,
-            11,
+            21,
             100,
-            "x 2 workers x 2 engines x POOL_SIZE=11 are 88 connections, and of MAX_CONNECTIONS=100 the "
-            "app may have 80. Set POOL_SIZE=10 or MAX_CONNECTIONS=108.",
+            "2 slots x 2 workers x POOL_SIZE=21 are 84 connections, and of MAX_CONNECTIONS=100 the "
+            "app may have 80. Set POOL_SIZE=20 or MAX_CONNECTIONS=104.",
         ),
         (
-            21,
+            41,
             None,
             100,
-            "x POOL_SIZE=1 are 84 connections, and of MAX_CONNECTIONS=100 the app may have 80. "
-            "Set MAX_CONNECTIONS=104.",
+            "x POOL_SIZE=1 are 82 connections, and of MAX_CONNECTIONS=100 the app may have 80. "
+            "Set MAX_CONNECTIONS=102.",
         ),
     ],
 )
