@@ -4,9 +4,8 @@ https://cheatsheetseries.owasp.org/cheatsheets/HTTP_Headers_Cheat_Sheet.html. Tr
 """
 
 import sys
-from typing import Any
 
-from .health import ASGIApp, Receive, Scope, Send
+from .health import ASGIApp, Message, Receive, Scope, Send
 
 # Right for an API: nothing may be loaded.
 STRICT = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -39,7 +38,7 @@ class Headers:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
 
-        async def adding(message: dict[str, Any]) -> None:
+        async def adding(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = {name.lower(): value for name, value in message.get("headers", ())}
                 lacking = [(name, value) for name, value in DEFAULTS.items() if name not in own]

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from runtime.away import Away, is_away
-from runtime.health import ASGIApp, Receive, Scope, Send
+from runtime.health import ASGIApp, Message, Receive, Scope, Send
 from tests.runtime import errors
 from tests.runtime.asgi import answering, ask, part, start
 
@@ -230,9 +230,7 @@ def test_cause_is_logged_once_in_a_while(capsys: pytest.CaptureFixture[str]) -> 
     away = Away(Failing(from_sqlalchemy(psycopg.OperationalError("connection failed\nDETAIL: 'secret'"))), 0)
     for _ in range(3):
         ask(away)
-    assert capsys.readouterr().err == (
-        "503, for the database is away: psycopg.OperationalError: connection failed\n"
-    )
+    assert capsys.readouterr().err == ("503, for the database is away: psycopg.OperationalError: connection failed\n")
 
 
 @pytest.mark.parametrize("kind", ["websocket", "lifespan"])
@@ -248,9 +246,9 @@ async def call(app: ASGIApp, kind: str) -> None:
     await app({"type": kind}, nothing, nothing_sent)
 
 
-async def nothing() -> dict[str, object]:
+async def nothing() -> Message:
     return {}
 
 
-async def nothing_sent(_message: dict[str, object]) -> None:
+async def nothing_sent(_message: Message) -> None:
     return None

@@ -69,7 +69,7 @@ def test_module_of_a_package(tmp_path: Path) -> None:
 
 
 def test_module_of_a_folder(tmp_path: Path) -> None:
-    """Without __init__.py it is a module of its own, beside its neighbours, and the working directory's are there too."""
+    """Without __init__.py it is a module of its own, beside its neighbours; the working directory is there too."""
     files = {"app/title.py": "from suffix import S\nTITLE = 'of the folder' + S", "suffix.py": "S = '!'"}
     files["app/main.py"] = "from fastapi import FastAPI\nfrom title import TITLE\napp = FastAPI(title=TITLE)"
     assert found(tmp_path, files) == ["main not imported", "of the folder!"]

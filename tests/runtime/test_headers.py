@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from runtime.headers import DEFAULTS, DOCS, POLICY, STRICT, Headers
+from runtime.health import Message
 
 
 def asked(headers: Headers, path: str = "/") -> list[tuple[bytes, bytes]]:
     """The headers of the answer."""
-    sent: list[dict[str, Any]] = []
+    sent: list[Message] = []
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: Message) -> None:
         sent.append(message)
 
     async def receive() -> dict[str, Any]:

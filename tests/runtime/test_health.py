@@ -140,9 +140,7 @@ def test_health_without_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert health()[1]["database"] == "away"
 
 
-def test_program_that_ends_without_a_word(
-    demand: Demand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_program_that_ends_without_a_word(demand: Demand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks is told away."""
     monkeypatch.setattr(schema, "SOCKET", tmp_path / "schema.sock")
     listener = socket.socket(socket.AF_UNIX)

@@ -88,9 +88,7 @@ def test_app_and_settings_that_are_right(tmp_path: Path) -> None:
     ],
     ids=["setting", "app", "none", "sizes"],
 )
-def test_what_is_wrong_is_one_sentence(
-    tmp_path: Path, app: str | None, environment: dict[str, str], said: str
-) -> None:
+def test_what_is_wrong_is_one_sentence(tmp_path: Path, app: str | None, environment: dict[str, str], said: str) -> None:
     """A setting, the app's place, sizes that are right alone and wrong together: 2, and nothing has started."""
     done = run("check", tmp_path, app, **environment)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
