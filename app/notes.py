@@ -31,6 +31,9 @@ class NoteOut(NoteIn, from_attributes=True):
 # Postgres's bigint.
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
+MISSING: dict[int | str, dict[str, str]] = {404: {"description": "There is no such note."}}
+BODY: dict[int | str, dict[str, str]] = {400: {"description": "The body can't be read."}}
+
 router = APIRouter(prefix="/notes", tags=["notes"])
 
 
@@ -45,12 +48,12 @@ async def list_notes(
     return [NoteOut.model_validate(note) for note in notes]
 
 
-@router.get("/{note_id}")
+@router.get("/{note_id}", responses=MISSING)
 async def read_note(note_id: Id, session: SessionDep) -> NoteOut:
     return NoteOut.model_validate(await find(note_id, session))
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=BODY)
 async def create_note(note_in: NoteIn, session: SessionDep, request: Request, response: Response) -> NoteOut:
     note = Note(text=note_in.text)
     session.add(note)
@@ -59,7 +62,7 @@ async def create_note(note_in: NoteIn, session: SessionDep, request: Request, re
     return NoteOut.model_validate(note)
 
 
-@router.put("/{note_id}")
+@router.put("/{note_id}", responses=MISSING | BODY)
 async def replace_note(note_id: Id, note_in: NoteIn, session: SessionDep) -> NoteOut:
     note = await find(note_id, session)
     note.text = note_in.text
@@ -67,7 +70,7 @@ async def replace_note(note_id: Id, note_in: NoteIn, session: SessionDep) -> Not
     return NoteOut.model_validate(note)
 
 
-@router.delete("/{note_id}", status_code=204)
+@router.delete("/{note_id}", status_code=204, responses=MISSING)
 async def delete_note(note_id: Id, session: SessionDep) -> None:
     await session.delete(await find(note_id, session))
     await session.commit()

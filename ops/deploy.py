@@ -84,7 +84,7 @@ def rollback(wanted: str | None) -> None:
     if answer.get("database") == "ok" and not answer["at_head"]:
         print(
             f"The database's schema ({', '.join(answer['schema'])}) is newer than this release's code "
-            f"({', '.join(answer['head'])}). That is allowed: it was only added to (README, Releases)."
+            f"({', '.join(answer['head'])}). That is allowed: it was only added to (docs/releases.md)."
         )
     print(f"Release {release} serves again, after {time.monotonic() - begun:.1f} s.")
 

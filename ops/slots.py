@@ -105,6 +105,11 @@ def ended() -> dict[str, int]:
 
 def start_app() -> None:
     """Start the front door, the slots and all that they need, and wait until they are healthy. Raises Stop."""
+    for found in map(container, SLOTS):
+        said = workers(found)
+        if found and said and said.draining:
+            # Told to stop by somebody who is gone: Compose would take it for started, and then see it end.
+            docker("stop", found["Id"])
     compose("up", "--detach", "--wait", "traefik", *SLOTS)
 
 

@@ -39,14 +39,21 @@ def throwaway(config: dict[str, Any], purpose: str) -> Iterator[Compose]:
         def compose(*argv: str, check: bool = True) -> Any:
             return docker("compose", *where, "--env-file", file.name, *argv, check=check, environment=environment)
 
-        refuse_others_volumes(json.loads(compose("config", "--format", "json").stdout), name)
+        own = json.loads(compose("config", "--format", "json").stdout)
+        refuse_others_volumes(own, name)
+        # Not by --rmi: the app's image may be somebody else's, APP_IMAGE.
+        images = [one["image"] for one in own["services"].values() if one["image"].startswith(f"{name}-")]
+
+        def remove() -> None:
+            compose("down", "--volumes", "--timeout", "1", check=False)
+            docker("image", "rm", *sorted(set(images)), check=False)
+
         # What an earlier one that was killed left behind.
-        remove = ("down", "--volumes", "--rmi", "all", "--timeout", "1")
-        compose(*remove, check=False)
+        remove()
         try:
             yield compose
         finally:
-            compose(*remove, check=False)
+            remove()
 
 
 def refuse_others_volumes(config: dict[str, Any], name: str) -> None:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from .health import ASGIApp, Receive, Scope, Send, answer
+from .health import ASGIApp, Message, Receive, Scope, Send, answer
 
 # Seconds after which a client may ask again.
 RETRY_AFTER = "1"
@@ -84,7 +84,7 @@ class Away:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         deadline = time.monotonic() + self.patience
-        heard: list[dict[str, Any]] = []
+        heard: list[Message] = []
         while True:
             attempt = Attempt(receive, send, heard)
             try:
@@ -123,15 +123,15 @@ class Attempt:
     `heard` is what earlier ones read. They hear it again: who waits for the end of a body twice waits for ever.
     """
 
-    def __init__(self, receive: Receive, send: Send, heard: list[dict[str, Any]]) -> None:
+    def __init__(self, receive: Receive, send: Send, heard: list[Message]) -> None:
         self.receive_next, self.send_next = receive, send
         self.heard, self.again = heard, list(heard)
-        self.held: list[dict[str, Any]] = []
+        self.held: list[Message] = []
         # Whether the client has seen something of the answer, and whether the app has seen something of the body,
         # or that the client has gone.
         self.begun = self.read = False
 
-    async def receive(self) -> dict[str, Any]:
+    async def receive(self) -> Message:
         if self.again:
             return self.again.pop(0)
         message = await self.receive_next()
@@ -141,7 +141,7 @@ class Attempt:
             self.heard.append(message)
         return message
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: Message) -> None:
         if not self.begun and (self.held or message.get("status") == 500):
             self.held.append(message)
             # Starlette's is of two messages. A longer one is the app's own, and is not for this.

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from functools import lru_cache
 from typing import Any
 
-from .health import ASGIApp, Receive, Scope, Send, answer
+from .health import ASGIApp, Message, Receive, Scope, Send, answer
 
 # Bodies of the largest size that one worker holds at a time. An app needs several times a body's size to read it.
 HELD = 3
@@ -52,7 +52,7 @@ class BodyLimit:
     async def counted(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> None:
         taken, begun = 0, False
 
-        async def counting() -> dict[str, Any]:
+        async def counting() -> Message:
             nonlocal taken
             message = await receive()
             size = len(message.get("body", b""))
@@ -64,7 +64,7 @@ class BodyLimit:
                 raise refusal()(503, "Too many large requests at once.", {"Retry-After": "1"})
             return message
 
-        async def noting(message: dict[str, Any]) -> None:
+        async def noting(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(message)

@@ -30,6 +30,9 @@ class OnDemand:
 
     def start(self) -> None:
         self.selector.unregister(self.listener)
+        self.spawn()
+
+    def spawn(self) -> None:
         self.started = time.monotonic()
         self.pid = os.posix_spawn(
             sys.executable,

@@ -6,13 +6,20 @@ A pip of the stack's own is at /mnt/pip. Standard library only.
 """
 
 import compileall
+import contextlib
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+import tempfile
 from pathlib import Path
 
 STACK = Path("/opt/stack")
+# A cache of BuildKit's.
+CACHE = Path("/mnt/cache")
 PACKAGE = STACK / "code/stack_runtime"
 # Each becomes a program of this Python's: its name, its module, its function. No -P and no -I, which older ones lack.
 PROGRAMS = {
@@ -63,10 +70,27 @@ def fail(words: str) -> None:
 
 
 def install(source: Path, name: str) -> None:
-    """The pinned packages of NAME.txt, in a folder of their own: those of the app stay as they are."""
+    """The pinned packages of NAME.txt, in a folder of their own: those of the app stay as they are.
+
+    Kept in the build's cache: each change of the app makes this layer again, and need not fetch them again.
+    """
+    requirements = source / f"{name}.txt"
+    wanted = f"{requirements.read_text()} {sysconfig.get_config_var('SOABI')} {sys.version}"
+    kept = CACHE / f"{name}-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
+    if not kept.exists():
+        fetched = Path(tempfile.mkdtemp(dir=CACHE))
+        fetch(requirements, fetched)
+        compileall.compile_dir(str(fetched), quiet=1)
+        with contextlib.suppress(OSError):
+            # Another build may have been faster.
+            fetched.rename(kept)
+    shutil.copytree(kept, STACK / name)
+
+
+def fetch(requirements: Path, target: Path) -> None:
     argv = [sys.executable, "-m", "pip", "install", "--quiet", "--no-cache-dir", "--disable-pip-version-check"]
     argv += ["--root-user-action", "ignore", "--only-binary", ":all:", "--no-deps", "--require-hashes"]
-    argv += ["--target", str(STACK / name), "--requirement", str(source / f"{name}.txt")]
+    argv += ["--no-compile", "--target", str(target), "--requirement", str(requirements)]
     done = subprocess.run(argv, env={**os.environ, "PYTHONPATH": "/mnt/pip"}, capture_output=True, text=True)
     if done.returncode:
         fail(f"The stack's packages can't be installed for {sys.executable} ({sys.version.split()[0]}): {done.stderr}")
@@ -147,7 +171,7 @@ def main() -> None:
             Path("/root").chmod(0o711)
             make_readable(folder)
     make_readable(Path.cwd())
-    compileall.compile_dir(str(STACK), quiet=1)
+    compileall.compile_dir(str(PACKAGE), quiet=1)
     make_readable(STACK)
 
 

@@ -7,6 +7,7 @@ away, and for tables in use, and says which revision failed and where the schema
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import environment, settings
+from . import demand, environment, relay, settings
 
 if TYPE_CHECKING:
     import psycopg
@@ -197,6 +198,10 @@ def begin() -> settings.Settings:
     """Have the environment of a migration. A wrong setting ends the process with 2."""
     chosen = settings.load_or_exit()
     environment.prepare(chosen, ROLE)
+    if not chosen.database_url:
+        # For a migration that speaks TCP alone. It ends with the container.
+        with socket.create_server(relay.ADDRESS) as listener:
+            demand.OnDemand(listener, str(environment.STACK / "bin/relay")).spawn()
     return chosen
 
 

@@ -11,6 +11,8 @@ from .demand import LISTENER
 from .settings import SOCKET_FOLDER
 
 PORT = 5432
+# Where apps look that know no socket.
+ADDRESS = ("127.0.0.1", PORT)
 SIZE = 1 << 16
 
 

@@ -8,15 +8,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from . import environment, find, probe, schema, settings
+from . import environment, find, probe, relay, schema, settings
 from .demand import OnDemand
 from .settings import Settings
 from .supervisor import SIGNALS, Supervisor
 
 # The role that serves.
 ROLE = "app"
-# Where apps look that speak TCP to Postgres and nothing else: relay.py.
-POSTGRES = ("127.0.0.1", 5432)
 
 
 def own_networks(proc: Path = Path("/proc/net")) -> "list[str]":
@@ -43,7 +41,7 @@ def programs(chosen: Settings) -> "list[OnDemand]":
     questions.listen()
     found = [OnDemand(questions, str(environment.STACK / "bin/schema"))]
     if not chosen.database_url:
-        found.append(OnDemand(socket.create_server(POSTGRES), str(environment.STACK / "bin/relay")))
+        found.append(OnDemand(socket.create_server(relay.ADDRESS), str(environment.STACK / "bin/relay")))
     return found
 
 

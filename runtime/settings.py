@@ -41,6 +41,9 @@ class Settings:
     # Bytes of the largest request body.
     body_limit: int = 10_000_000
 
+    # The Content-Security-Policy of answers that have none of the app's own.
+    content_security_policy: str | None = None
+
     # Seconds that a worker's event loop may stand still before the worker is replaced.
     watchdog_seconds: float = 30
     # Seconds for which a slot keeps serving after SIGTERM while `/ready` says 503.

@@ -17,6 +17,7 @@ import uvicorn
 from . import find, settings
 from .away import Away
 from .body import BodyLimit
+from .headers import Headers
 from .health import ASGIApp, Health
 from .supervisor import STARTUP_FAILURE
 
@@ -95,7 +96,8 @@ def application(found: find.Found, chosen: settings.Settings) -> Callable[[], AS
         except Exception:
             traceback.print_exc()
         else:
-            return Health(BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit))
+            around = BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit)
+            return Headers(Health(around), chosen.content_security_policy)
         sys.exit(STARTUP_FAILURE)
 
     return make

@@ -86,15 +86,19 @@ class App:
 
     folder: Path
     database: Database
+    # What the app's own environment has, where that isn't the setting's.
+    url: str = ""
 
     def start(self, *arguments: str, call: str = "migrate.main()", **settings: str) -> Run:
         """A migration; settings by their names in `.env`. `arguments` are the program's."""
         code = PROGRAM.format(repository=str(REPO), stack=str(self.folder / "stack"), call=call)
+        settings = {"DATABASE_URL": self.database.owner_url, **settings}
         prefixed = {f"STACK_{name}": value for name, value in settings.items()}
+        url = self.url or self.database.owner_url
         return Run(
             [sys.executable, "-c", code, *arguments],
             cwd=self.folder,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "DATABASE_URL": self.database.owner_url, **prefixed},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "DATABASE_URL": url, **prefixed},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,4 +1,4 @@
-"""The documentation's examples: revisions that change tables while two releases use them."""
+"""docs/database.md's examples: revisions that change tables while two releases use them."""
 
 import re
 from pathlib import Path

@@ -60,10 +60,9 @@ def test_command_that_is_not_there(empty: Database, tmp_path: Path) -> None:
 @pytest.mark.parametrize("setting", [{"MIGRATE": "none"}, {}], ids=["none", "no configuration"])
 def test_nothing_to_migrate(empty: Database, tmp_path: Path, setting: dict[str, str]) -> None:
     """`none`, or an app without Alembic: a success, which needs no database."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(empty, "owner_url", "postgresql://nowhere.invalid/none")
-        found = bare(tmp_path, empty).run(**setting)
-    assert found == (0, "There is no migration: MIGRATE names a command.\n")
+    app = bare(tmp_path, empty)
+    app.url = "postgresql://nowhere.invalid/none"
+    assert app.run(**setting) == (0, "There is no migration: MIGRATE names a command.\n")
 
 
 def test_wrong_setting_is_one_sentence(empty: Database, tmp_path: Path) -> None:
@@ -91,9 +90,8 @@ def test_database_that_is_away_is_waited_for(empty: Database, owner: psycopg.Con
 def test_database_that_stays_away(empty: Database, tmp_path: Path) -> None:
     """At the deadline it is a failure with the reason."""
     app = build(tmp_path, empty, a=WHOLE.format("a", "SELECT 1"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(empty, "owner_url", f"postgresql://owner@/app?host={tmp_path}/nowhere")
-        code, said = app.run(MIGRATE_DEADLINE="1")
+    app.url = f"postgresql://owner@/app?host={tmp_path}/nowhere"
+    code, said = app.run(MIGRATE_DEADLINE="1")
     assert code == 1
     waiting, failed = said.splitlines()
     assert waiting == "Waiting for the database."
@@ -121,9 +119,8 @@ def test_database_that_goes_away_meanwhile(empty: Database, tmp_path: Path) -> N
 def test_url_with_a_driver_of_sqlalchemys(empty: Database, tmp_path: Path) -> None:
     """The app's own DATABASE_URL is the migration's too."""
     app = build(tmp_path, empty, a=WHOLE.format("a", "SELECT 1"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(empty, "owner_url", empty.owner_url.replace("postgresql:", "postgresql+psycopg:"))
-        app.migrate()
+    app.url = empty.owner_url.replace("postgresql:", "postgresql+psycopg:")
+    app.migrate()
 
 
 def test_several_heads(empty: Database, owner: psycopg.Connection, tmp_path: Path) -> None:

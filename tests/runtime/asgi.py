@@ -3,11 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from runtime.health import ASGIApp, Receive, Scope, Send
-
-Message = dict[str, Any]
+from runtime.health import ASGIApp, Message, Receive, Scope, Send
 
 
 @dataclass

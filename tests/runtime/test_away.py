@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from runtime.away import Away, is_away
-from runtime.health import ASGIApp, Receive, Scope, Send
+from runtime.health import ASGIApp, Message, Receive, Scope, Send
 from tests.runtime import errors
 from tests.runtime.asgi import answering, ask, part, start
 
@@ -246,9 +246,9 @@ async def call(app: ASGIApp, kind: str) -> None:
     await app({"type": kind}, nothing, nothing_sent)
 
 
-async def nothing() -> dict[str, object]:
+async def nothing() -> Message:
     return {}
 
 
-async def nothing_sent(_message: dict[str, object]) -> None:
+async def nothing_sent(_message: Message) -> None:
     return None

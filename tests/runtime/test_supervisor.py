@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from runtime.supervisor import SIGNALS
 
+from runtime.supervisor import SIGNALS
 from tests.conftest import REPO
 
 PROGRAM = """

@@ -5,6 +5,7 @@ import pytest
 
 from runtime import worker
 from runtime.find import Found
+from runtime.health import ASGIApp
 from runtime.settings import Settings
 from runtime.supervisor import AT_ONCE, STARTUP_FAILURE
 from tests.conftest import REPO
@@ -35,7 +36,7 @@ def test_idle_connections_are_traefiks_to_close() -> None:
     assert worker.config(lambda: answering(200), Settings(), "").timeout_keep_alive > traefik
 
 
-def make(name: str, text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> worker.ASGIApp:
+def make(name: str, text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> ASGIApp:
     """The app of that module, with all that stands around it."""
     (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(folder))

@@ -187,7 +187,7 @@ def test_image_is_small(stack: Stack) -> None:
 def test_idle_memory(stack: Stack) -> None:
     """Idle, a slot with two workers, which share their libraries, uses less than 130 MiB, and the four together 450.
 
-    README has the figures of a first start; here the other tests have left page cache in Postgres and Traefik.
+    docs/figures.md has the figures of a first start; here the other tests have left page cache in Postgres and Traefik.
     """
     names = stack.compose("ps", "--quiet", "app-1", "app-2", "postgres", "traefik").split()
     lines = run("docker", "stats", "--no-stream", "--format", "json", *names).splitlines()

@@ -3,11 +3,12 @@
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import fastapi_offline
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Route, sync_playwright
 
 from tests.conftest import REPO
 from tests.stack.stacks import Stack
@@ -35,6 +36,10 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def give(body: bytes, content_type: str, route: Route) -> None:
+    route.fulfill(body=body, content_type=content_type)
+
+
 @pytest.mark.parametrize(
     ("path", "shown"),
     [("/docs", ".opblock-summary-path"), ("/redoc", "h2:has-text('Create Note')")],
@@ -51,11 +56,10 @@ def test_documentation_page(stack: Stack, browser: Browser, path: str, shown: st
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: hosts.add(request.url.partition("://")[2].partition("/")[0]))
     for name, kind in CDN.items():
-        body = (SCRIPTS / name).read_bytes()
-        page.route(f"**/*jsdelivr*/**/{name}", lambda route, b=body, k=kind: route.fulfill(body=b, content_type=k))
+        page.route(f"**/*jsdelivr*/**/{name}", partial(give, (SCRIPTS / name).read_bytes(), kind))
     # What no page needs: pictures and fonts.
-    page.route(re.compile("fastapi.tiangolo.com|redoc.ly"), lambda route: route.fulfill(content_type="image/png"))
-    page.route("https://fonts.*/**", lambda route: route.fulfill(content_type="text/css"))
+    page.route(re.compile("fastapi.tiangolo.com|redoc.ly"), partial(give, b"", "image/png"))
+    page.route("https://fonts.*/**", partial(give, b"", "text/css"))
     page.goto(f"{stack.address}{path}")
     page.wait_for_selector(shown)
     if path == "/docs":
@@ -68,5 +72,6 @@ def test_documentation_page(stack: Stack, browser: Browser, path: str, shown: st
     page.wait_for_load_state("networkidle")
     OUTPUT.mkdir(exist_ok=True)
     page.screenshot(path=OUTPUT / f"{Path(path).name}.png", full_page=True)
-    assert complaints == []
+    # Chromium says so while other tests make networks on this machine.
+    assert [one for one in complaints if "ERR_NETWORK_CHANGED" not in one] == []
     assert "cdn.jsdelivr.net" in hosts

@@ -37,6 +37,25 @@ def test_interrupted_while_it_fills_goes_back(backed_up: Clone, number: signal.S
     wait_until(lambda: health(backed_up) == "healthy", 60)
 
 
+def test_interrupted_while_the_slots_drain(backed_up: Clone) -> None:
+    """They look well and are on their way out: they are started once they have ended, and serve."""
+    target = two_notes(backed_up)
+    before, there = volumes(backed_up), stored(backed_up)
+    argv = ("restore", "--to", target, "--yes")
+    done = backed_up.interrupted(
+        signal.SIGINT, "==> Build the images", *argv, then=lambda: wait_until(lambda: drains(backed_up))
+    )
+    assert done.returncode == 130
+    assert is_well(backed_up)
+    assert stored(backed_up) == there
+    assert volumes(backed_up) == before
+
+
+def drains(clone: Clone) -> bool:
+    said = run("docker", "exec", clone.container("app-1"), "cat", "/tmp/workers", check=False)  # noqa: S108
+    return "draining" in said
+
+
 @pytest.mark.parametrize("moment", ["==> Start Postgres on it", "==> Start the slots"])
 def test_interrupted_once_it_starts_goes_on(backed_up: Clone, moment: str) -> None:
     """Somebody may have written to it by then: it serves, with all that was acknowledged, and the backups follow."""
