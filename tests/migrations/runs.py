@@ -122,17 +122,24 @@ def bare(folder: Path, database: Database) -> App:
     return App(folder, database)
 
 
-def build(folder: Path, database: Database, versions: Path | None = None, **upgrades: str) -> App:
-    """An app with these revisions, one after the other, each with its `upgrade()`; or with those of a folder."""
-    app = bare(folder, database)
-    (folder / "migrations/versions").mkdir(parents=True)
-    shutil.copy(REPO / "tests/migrations/env.py", folder / "migrations")
-    (folder / "alembic.ini").write_text(INI.format(versions=versions or folder / "migrations/versions"))
+def build(folder: Path, database: Database, **upgrades: str) -> App:
+    """An app with these revisions, one after the other, each with its `upgrade()`."""
+    versions = folder / "migrations/versions"
+    versions.mkdir(parents=True)
     down = None
     for revision, upgrade in upgrades.items():
         text = REVISION.format(revision=revision, down=down, upgrade=upgrade)
-        (folder / f"migrations/versions/{revision}.py").write_text(text)
+        (versions / f"{revision}.py").write_text(text)
         down = revision
+    return build_from(folder, database, versions)
+
+
+def build_from(folder: Path, database: Database, versions: Path) -> App:
+    """An app with the revisions of that folder."""
+    app = bare(folder, database)
+    (folder / "migrations").mkdir(exist_ok=True)
+    shutil.copy(REPO / "tests/migrations/env.py", folder / "migrations")
+    (folder / "alembic.ini").write_text(INI.format(versions=versions))
     code, said = app.run(call="install.record_revisions()")
     assert code == 0, said
     return app

@@ -14,7 +14,7 @@ import httpx2
 import psycopg
 
 from tests.conftest import REPO, Database
-from tests.migrations.runs import build
+from tests.migrations.runs import build_from
 from tests.migrations.test_changes import CHANGES, ROWS
 from tests.stack.stacks import free_ports
 
@@ -87,7 +87,7 @@ class Clients:
 def test_rename_with_both_releases_serving(empty: Database, owner: psycopg.Connection, tmp_path: Path) -> None:
     """Expand, backfill, contract: no request fails, and each release reads what the other wrote."""
     clients = Clients()
-    migration = build(tmp_path, empty, versions=CHANGES.versions)
+    migration = build_from(tmp_path, empty, CHANGES.versions)
     migration.migrate(MIGRATE="alembic upgrade 02")
     owner.execute(ROWS["01"].encode())
     with serving(empty, "full_name") as new:
