@@ -32,6 +32,8 @@ CHECK_CLIENT = "1s"
 CONTAINS = "Contains the revisions "
 # What the drivers say of a table that somebody else uses.
 IN_USE = re.compile(r"canceling statement due to lock timeout|deadlock detected")
+# What a server says that is there and will not have us, however long we wait: libpq has no SQLSTATE of a connection.
+REFUSED = re.compile(r'authentication failed|no pg_hba\.conf entry|(?:role|database) "[^"]*" does not exist')
 RUNNING = re.compile(r"Running (?P<step>(?:up|down)grade .*)")
 # Whether who has the lock is this role, and not somebody who would only be in the way; nothing when nobody has it.
 HOLDER = """
@@ -66,8 +68,9 @@ class Migration:
             try:
                 return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
             except psycopg.OperationalError as error:
-                if time.monotonic() > self.deadline or error.sqlstate:
-                    fail(f"The database can't be reached: {' '.join(str(error).split())}")
+                said = " ".join(str(error).split())
+                if time.monotonic() > self.deadline or REFUSED.search(said):
+                    fail(f"The database can't be reached: {said}")
             if not waiting:
                 say("Waiting for the database.")
                 waiting = True

@@ -1,6 +1,7 @@
 """What may migrate: any command, with whatever it needs, and nothing."""
 
 import re
+import time
 from pathlib import Path
 
 import psycopg
@@ -13,6 +14,7 @@ from tests.migrations.runs import WHOLE, bare, build
 SCRIPT = """\
 echo "to stdout: $1"
 echo "to stderr" >&2
+printf 'no UTF-8: \\377\\n'
 exit {code}
 """
 
@@ -25,7 +27,7 @@ def test_any_command(empty: Database, tmp_path: Path) -> None:
         found, said = app.run(MIGRATE="sh prestart.sh 'two words'", MIGRATE_DEADLINE="20")
         assert found == code
         lines = said.splitlines()
-        assert lines[:2] == ["to stdout: two words", "to stderr"]
+        assert lines[:3] == ["to stdout: two words", "to stderr", "no UTF-8: \ufffd"]
         assert lines[-1] == ("Failed: sh prestart.sh 'two words'." if code else "The migration's command ran.")
 
 
@@ -97,6 +99,20 @@ def test_database_that_stays_away(empty: Database, tmp_path: Path) -> None:
     assert waiting == "Waiting for the database."
     assert failed.startswith("The database can't be reached: ")
     assert "No such file or directory" in failed
+
+
+def test_database_that_refuses(empty: Database, tmp_path: Path) -> None:
+    """A role that is not there, a password that is wrong: no wait changes it, and the reason is Postgres's own."""
+    if not empty.server:
+        pytest.skip("needs a server of our own")
+    app = bare(tmp_path, empty)
+    app.url = empty.server.url("nobody")
+    begun = time.monotonic()
+    code, said = app.run(MIGRATE="true", MIGRATE_DEADLINE="30")
+    assert time.monotonic() - begun < 20
+    assert code == 1
+    assert said.startswith("The database can't be reached: ")
+    assert "no pg_hba.conf entry" in said
 
 
 def test_database_that_goes_away_meanwhile(empty: Database, tmp_path: Path) -> None:
