@@ -226,7 +226,8 @@ def move(walk: Walk) -> None:
             copies.append(at)
         return len(copies) > 2
 
-    wait_until(copied_twice, 180)
+    # The first copy is of all that there is.
+    wait_until(copied_twice, 600)
     since = now()
     repository = walk.repository
     repository.compose("down", "--volumes", "--timeout", "1")
