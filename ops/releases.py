@@ -116,7 +116,8 @@ def prune(running: list[str]) -> None:
     for tag in docker("image", "ls", "--format", "{{.Tag}}", repository).stdout.split():
         if tag not in kept:
             docker("image", "rm", f"{repository}:{tag}", check=False)
-    docker("image", "prune", "--force", "--filter", f"label=com.docker.compose.project={project()}")
+    # Somebody else's prune at the same moment makes the engine refuse: the next deploy's does it then.
+    docker("image", "prune", "--force", "--filter", f"label=com.docker.compose.project={project()}", check=False)
 
 
 def listing(slots: dict[str, str | None]) -> list[dict[str, Any]]:

@@ -58,6 +58,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.1)  # between two looks, not instead of one
 
 
+def prune(kind: str, label: str, *options: str) -> None:
+    """Remove what nothing uses, once nobody else's prune is under way: the engine has one at a time."""
+    argv = ("docker", kind, "prune", "--force", *options, "--filter", label)
+    wait_until(lambda: "already running" not in run(*argv, check=False), 120)
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nothing listens on; all are held until the last is found, so that no two are the same."""
     probes = [socket.socket() for _ in range(count)]
@@ -153,9 +159,9 @@ class Stack:
         ).split():
             run("docker", "image", "rm", "--force", release)
         label = f"label=com.docker.compose.project={self.project}"
-        run("docker", "image", "prune", "--force", "--filter", label)
+        prune("image", label)
         # Those that a restore left in favour of another.
-        run("docker", "volume", "prune", "--all", "--force", "--filter", label)
+        prune("volume", label, "--all")
 
 
 class Clone(Stack):

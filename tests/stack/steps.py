@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from tests.stack.backups import listing
 from tests.stack.ledger import FOREVER, now
 from tests.stack.s3 import OWNER_LOST
-from tests.stack.stacks import inspect, run, wait_until
+from tests.stack.stacks import inspect, prune, run, wait_until
 from tests.stack.walk import EVERY, Walk
 
 # Seconds of acknowledged writes that may be lost with Postgres's disk.
@@ -226,12 +226,13 @@ def move(walk: Walk) -> None:
             copies.append(at)
         return len(copies) > 2
 
-    wait_until(copied_twice, 180)
+    # The first copy is of all that there is.
+    wait_until(copied_twice, 600)
     since = now()
     repository = walk.repository
     repository.compose("down", "--volumes", "--timeout", "1")
     label = f"label=com.docker.compose.project={repository.project}"
-    run("docker", "volume", "prune", "--all", "--force", "--filter", label)
+    prune("volume", label, "--all")
     for path in walk.disk.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.rmtree(repository.folder / ".stack")

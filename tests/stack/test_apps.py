@@ -47,7 +47,8 @@ class Beside(Clone):
         kind = KINDS[name]
         self.kind, self.app = kind, folder.parent / kind.folder
         shutil.copytree(APPS / kind.folder, self.app)
-        super().__init__(folder, f"app-{name}", **kind.settings)
+        # The load is one client, and many requests wait at one time on a busy machine.
+        super().__init__(folder, f"app-{name}", CLIENT_IN_FLIGHT_LIMIT="500", **kind.settings)
         (folder / "app.env").write_text(kind.own)
         self.git("init", "--quiet")
         self.commit()

@@ -149,7 +149,7 @@ class Walk:
     def settle(self) -> None:
         """Have the backups well, whatever became of them: the log is received, and one can be taken."""
         self.repository.compose("up", "--detach", "--no-deps", "backup")
-        wait_until(lambda: self.repository.stack("backup").returncode == 0, 180)
+        wait_until(lambda: self.repository.stack("backup").returncode == 0, 300)
 
     def backup_service(self, program: str, check: bool = True) -> str:
         """What a Python program in the backup service's container prints."""
