@@ -1,12 +1,20 @@
-"""Your app. Two routes are those of FastAPI's own guide; `notes` is a stored resource, there to be replaced."""
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from app import errors, notes
-from app.docs import create_app
+from fastapi import FastAPI
 
-# FastAPI(title="FastAPI"), with the scripts of /docs and /redoc served from here instead of a third party's host.
-app = create_app(title="FastAPI")
+from . import notes
+from .database import engine
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await engine.dispose()
+
+
+app = FastAPI(lifespan=lifespan)
 app.include_router(notes.router)
-errors.install(app)
 
 
 @app.get("/")

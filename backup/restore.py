@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from backup import bucket, catalog, history, revisions, server, settings, timelines
+from backup import bucket, catalog, history, server, settings, timelines
 from backup.history import Plan
 from backup.instance import Instance
 from backup.server import Failure, barman, recall
@@ -117,7 +117,9 @@ def plan(to: str, source: str = "") -> Any:
         "ended": chosen.backup.ended.isoformat(timespec="seconds"),
         "bytes": chosen.bytes,
         "major": int(server.MAJOR),
-        "warnings": [*chosen.warnings, *not_elsewhere(), *revisions.unknown(recall("verify").get("revision"))],
+        "warnings": [*chosen.warnings, *not_elsewhere()],
+        # The schema's, as the last verification found it.
+        "revision": recall("verify").get("revision"),
     }
 
 
@@ -145,10 +147,9 @@ def main(to: str, source: str = "") -> dict[str, Any]:
         timelines.promoted(instance.timeline())
     finally:
         instance.stop()
-    warnings = [*moved, *plan.warnings, *revisions.unknown(found["revision"])]
     return {
         "last_transaction": instance.last_transaction,
         **found,
         "timeline": plan.timeline,
-        "warnings": warnings,
+        "warnings": [*moved, *plan.warnings],
     }

@@ -4,7 +4,7 @@ import shutil
 from datetime import datetime
 from typing import Any
 
-from backup import catalog, history, jobs, restore, revisions, server
+from backup import catalog, history, jobs, restore, server
 from backup.server import HOME, PROMISE, Failure, barman, psql
 
 SCRATCH = HOME / "stack" / "verify"
@@ -43,8 +43,7 @@ def verify() -> dict[str, Any]:
     finally:
         shutil.rmtree(SCRATCH, ignore_errors=True)
     seconds = (server.now() - begun).total_seconds()
-    warnings = [*plan.warnings, *revisions.unknown(found["revision"])]
-    facts = {"backup": plan.backup.name, "seconds": seconds, **found, "warnings": warnings}
+    facts = {"backup": plan.backup.name, "seconds": seconds, **found, "warnings": plan.warnings}
     verified = server.recall("verified").get("backups", {})
     here = {one.name for one in catalog.backups()}
     kept = {name: when for name, when in verified.items() if name in here}

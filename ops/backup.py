@@ -8,7 +8,7 @@ import sys
 import tempfile
 from typing import Any
 
-from ops import clone, releases, run
+from ops import clone, releases, revisions, run
 from ops.run import HERE, Stop, running, step
 from ops.words import duration, since, size
 
@@ -45,7 +45,7 @@ def verify() -> None:
         found = inside("verify")
     for table, count in found["rows"].items():
         print(f"{count:>12} rows in {table}")
-    for warning in found["warnings"]:
+    for warning in [*found["warnings"], *revisions.unknown(found["revision"])]:
         print(warning, file=sys.stderr)
     print(f"Schema revision: {found['revision'] or 'none'}. Newest transaction: {found['newest']}.")
     print(f"{found['backup']} is good: restored and checked in {found['seconds']:.1f} s.")

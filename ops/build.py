@@ -44,14 +44,16 @@ def build_all() -> str:
     return release
 
 
-def check_settings(service: str = "app-1", command: tuple[str, ...] = ("python", "-m", "app.settings")) -> None:
+def check_settings(service: str = "app-1", command: tuple[str, ...] = ("/opt/stack/bin/check",)) -> None:
     """Whether a service's program takes its settings: that of the release that RELEASE names, or the one of `service`.
 
     Raises Stop with 2 when it doesn't.
     """
     done = compose("run", "--rm", "--no-deps", "--quiet-pull", "-T", service, *command, check=False)
+    if done.returncode == 2:
+        raise Stop(done.stderr.strip().splitlines()[-1], 2)
     if done.returncode:
-        raise Stop(done.stderr.strip().splitlines()[-1], 2 if done.returncode == 2 else 1)
+        raise Stop("\n".join(["The app can't be started:", *done.stderr.strip().splitlines()[-20:]]))
 
 
 def migrate() -> bool:
@@ -70,4 +72,4 @@ def migrate() -> bool:
     said = log.stdout + log.stderr
     if code != "0":
         raise Stop("\n".join(["The migration failed:", *said.splitlines()[-20:]]))
-    return "Running upgrade" in said
+    return "The schema went from" in said or "The migration's command ran." in said

@@ -14,6 +14,7 @@ from ops import clone, dotenv
 from ops.front import check_settings
 from ops.run import HERE, Stop, compose, docker, running
 
+HANDED_OVER = ("DATABASE_URL", "PGHOST", "PGUSER", "PGDATABASE")
 # GB that images, build cache and a young database need.
 DISK_GB = 3
 
@@ -27,6 +28,8 @@ def configuration() -> dict[str, Any]:
     print(done.stderr, end="", file=sys.stderr)
     for name in unknown_settings():
         print(f".env sets {name}, which is no setting: .env.example lists them.", file=sys.stderr)
+    for name in handed_over():
+        print(f"app.env sets {name}, so that the app does not get the stack's own.", file=sys.stderr)
     config: dict[str, Any] = json.loads(done.stdout)
     check_settings(config["services"]["traefik"]["environment"])
     clone.check_folder(config["name"])
@@ -42,6 +45,14 @@ def unknown_settings() -> list[str]:
     known = known_settings()
     found = re.findall(r"^\s*(?:export )?(\w+)=", dotenv.text(), re.MULTILINE)
     return [name for name in found if name not in known and not name.startswith(("COMPOSE_", "DOCKER_"))]
+
+
+def handed_over() -> list[str]:
+    """What app.env sets of that which the stack hands over to the app: runtime/environment.py."""
+    file = HERE / "app.env"
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+    names = [line.partition("=")[0].strip() for line in lines]
+    return [name for name in names if name in HANDED_OVER or name.startswith("STACK_")]
 
 
 def check_machine(config: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from ops import releases, rollout, slots
+from ops.app import choose_dockerfile
 from ops.backup import restore_point, summary
 from ops.build import build_release, check_settings, migrate
 from ops.checks import configuration
@@ -28,6 +29,7 @@ def deploy() -> None:
     with lock("deploy"):
         config = settle(serving_configuration())
         base_images(config)
+        choose_dockerfile()
         try:
             check_sizes(config)
             with step("Build the image"):

@@ -27,7 +27,6 @@ ALLOWED = {
     "IN_FLIGHT_LIMIT": (NUMBER, "a whole number of requests"),
     "CLIENT_IN_FLIGHT_LIMIT": (NUMBER, "a whole number of requests"),
     "RATE_LIMIT": (rf"{NUMBER}|", "a whole number of requests a second, or nothing"),
-    "CONTENT_SECURITY_POLICY": (r"[^\"\\]*", "a policy without double quotes"),
 }
 # Where Traefik's environment has it under a name of Traefik's.
 ACME = "TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_"

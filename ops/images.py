@@ -16,6 +16,16 @@ UNREACHABLE = (
 )
 
 
+# What says which app it is: for a project of its own, too.
+APP_SETTINGS = ("APP_DIR", "APP_DOCKERFILE", "APP_IMAGE", "APP", "MIGRATE")
+
+
+def chosen(config: dict[str, Any]) -> dict[str, str]:
+    """The settings that say what is built: of which app, and on which bases."""
+    own = {name: os.environ.get(name) or dotenv.read(name) for name in APP_SETTINGS}
+    return {**chosen_bases(config), **{name: value for name, value in own.items() if value}}
+
+
 def chosen_bases(config: dict[str, Any]) -> dict[str, str]:
     """The base image that each of the settings for them names."""
     arguments: dict[str, str] = {}

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
 import subprocess
 import tempfile
 from pathlib import Path
 
+from ops import revisions
+from ops.app import choose_dockerfile
 from ops.checks import configuration
 from ops.images import base_images
 from ops.install import ensure_docker
+from ops.releases import app_folder
 from ops.run import HERE, Stop, compose, docker, running, step
 from ops.throwaway import throwaway
 
-VERSIONS = HERE / "migrations/versions"
 # The tag of this checkout's image, beside the one that runs.
 TAG = "migration"
 
@@ -24,20 +28,30 @@ def print_sql() -> None:
     ensure_docker()
     config = configuration()
     base_images(config)
+    choose_dockerfile()
     if not running("postgres"):
         raise Stop("Postgres isn't running, so there is no schema to start from: `./stack up` first.")
     os.environ["RELEASE"] = TAG
-    alembic = ("run", "--rm", "--no-deps", "-T", "migrate", "alembic")
+    alembic = ("run", "--rm", "--no-deps", "-T", "migrate", "/opt/stack/bin/run", "alembic")
     try:
         with step("Build this checkout's image"):
             compose("build", "--quiet", "migrate")
+        if not revisions.known(f"{config['name']}-app:{TAG}"):
+            raise Stop("The app has no Alembic configuration, so that nobody knows what its migrations would do.")
         with step("Look where the schema is"):
             current = re.findall(r"^(\w+)(?: \(.*\))?$", compose(*alembic, "current").stdout, re.MULTILINE)
-        span = f"{current[0]}:head" if current else "head"
+        span = f"{current[0]}:heads" if current else "heads"
         printed = compose(*alembic, "upgrade", span, "--sql").stdout
     finally:
         docker("image", "rm", f"{config['name']}-app:{TAG}", check=False)
-    print(printed.strip() if "-- Running upgrade" in printed else f"-- Nothing to do: the schema is at {current[0]}.")
+    deadline = config["services"]["migrate"]["environment"]["STACK_MIGRATE_DEADLINE"] or 300
+    # As runtime/migrate.py has them run.
+    timeouts = f"SET lock_timeout = '1s';\nSET statement_timeout = '{deadline}s';\n\n"
+    print(
+        timeouts + printed.strip()
+        if "-- Running upgrade" in printed
+        else f"-- Nothing to do: the schema is at {current[0]}."
+    )
 
 
 def write_revision(message: str) -> None:
@@ -45,32 +59,62 @@ def write_revision(message: str) -> None:
     ensure_docker()
     config = configuration()
     base_images(config)
-    numbers = [int(path.name.split("_")[0]) for path in VERSIONS.glob("[0-9]*_*.py")]
+    choose_dockerfile()
     with tempfile.TemporaryDirectory() as scratch, throwaway(config, "migration") as own:
-        # The migration's user reads and writes here, whatever the rights of the checkout.
-        Path(scratch).chmod(0o755)
-        folder = Path(scratch, "versions")
-        folder.mkdir()
-        folder.chmod(0o777)
-        for old in VERSIONS.glob("*.py"):
-            (folder / old.name).write_text(old.read_text())
-            (folder / old.name).chmod(0o644)
-        mount = ("--volume", f"{folder}:/code/migrations/versions")
-        alembic = ("run", "--rm", "--no-deps", "-T", *mount, "migrate", "alembic")
         with step("Start a Postgres of its own"):
             own("build", "--quiet", "migrate", "postgres")
             own("up", "--detach", "--wait", "postgres")
+        image = json.loads(own("config", "--format", "json").stdout)["services"]["migrate"]["image"]
+        found = revisions.known(image)
+        if not found:
+            raise Stop("The app has no Alembic configuration to write a revision for.")
+        versions = app_folder() / found["versions"]
+        folder = copy_for_all(versions, Path(scratch))
+        inside = docker("image", "inspect", "--format", "{{.Config.WorkingDir}}", image).stdout.strip()
+        mount = ("--volume", f"{folder}:{inside}/{found['versions']}")
+        migrate = ("run", "--rm", "--no-deps", "-T", *mount, "migrate")
+        alembic = (*migrate, "/opt/stack/bin/run", "alembic")
         with step("Migrate it, and compare it with the models"):
-            own(*alembic, "upgrade", "head")
-            revision = ("revision", "--autogenerate", "--rev-id", f"{max(numbers, default=0) + 1:04}")
-            own(*alembic, *revision, "--message", message)
-        written = [path for path in folder.glob("*.py") if not (VERSIONS / path.name).exists()]
-        if not written:
+            own(*alembic, "upgrade", "heads")
+            own(*alembic, "revision", "--autogenerate", *next_number(versions), "--message", message)
+        written = [path for path in folder.glob("*.py") if not (versions / path.name).exists()]
+        if not written or is_empty(written[0].read_text()):
             raise Stop("There is nothing to write: the migrations make what the models say.")
-        target = VERSIONS / written[0].name
+        target = versions / written[0].name
         target.write_text(written[0].read_text())
     ruff = HERE / ".venv/bin/ruff"
     if ruff.exists():
         subprocess.run([str(ruff), "check", "--quiet", "--fix", str(target)], cwd=HERE)
         subprocess.run([str(ruff), "format", "--quiet", str(target)], cwd=HERE)
-    print(f"Written: {target.relative_to(HERE)}. Read it: autogenerate takes a rename for a drop and an add.")
+    print(f"Written: {os.path.relpath(target, HERE)}. Read it: autogenerate takes a rename for a drop and an add.")
+
+
+def copy_for_all(versions: Path, scratch: Path) -> Path:
+    """A copy of the revisions in which the migration's user reads and writes, whatever the rights of the checkout."""
+    scratch.chmod(0o755)
+    folder = scratch / "versions"
+    folder.mkdir()
+    folder.chmod(0o777)
+    for old in versions.glob("*.py"):
+        (folder / old.name).write_text(old.read_text())
+        (folder / old.name).chmod(0o644)
+    return folder
+
+
+def next_number(versions: Path) -> tuple[str, ...]:
+    """The option for a revision's name, where they are numbered: 0001, 0002."""
+    names = [path.name.split("_")[0] for path in versions.glob("[!_]*.py")]
+    if not all(re.fullmatch(r"\d{4}", name) for name in names):
+        return ()
+    return ("--rev-id", f"{max(map(int, names), default=0) + 1:04}")
+
+
+def is_empty(revision: str) -> bool:
+    """Whether its upgrade() does nothing."""
+    functions = [one for one in ast.parse(revision).body if isinstance(one, ast.FunctionDef) and one.name == "upgrade"]
+    statements = [one for function in functions for one in function.body]
+    return all(isinstance(one, (ast.Pass, ast.Expr)) and not is_call(one) for one in statements)
+
+
+def is_call(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)

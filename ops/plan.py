@@ -1,6 +1,6 @@
 """`./stack plan`: what the sizes come to on this machine, what is left, and what to set to use it.
 
-`./stack up` refuses what this finds too large. The arithmetic of a slot is the app's own, in app/limits.py.
+`./stack up` refuses what this finds too large. The arithmetic of a slot is the runtime's own, in runtime/limits.py.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from app import limits
 from ops.checks import configuration
 from ops.install import ensure_docker
 from ops.run import Stop, docker
+from runtime import limits
 
 # Percent of the machine's memory that limits should come to: below it is idle, above it the kernel has no page cache.
 GOOD = range(50, 91)
@@ -75,18 +75,18 @@ def compute(config: dict[str, Any], cpus: int, memory: int) -> dict[str, Any]:
         "slot": {"cpus": share, "memory": services["app-1"], "worker_memory": worker_memory, "reserve": limits.RESERVE}
         | (asdict(sizes) if sizes else {}),
         "connections": {"max": connections, "reserved": limits.RESERVED_CONNECTIONS}
-        | ({"app": sizes.connections} if sizes else {}),
+        | ({"app": sizes.connections, "assumed": not pool_size} if sizes else {}),
         "problem": problem,
         "change": change,
     }
 
 
 def number(environment: dict[str, str | None], name: str) -> int | None:
-    value = environment.get(name)
+    value = environment.get(f"STACK_{name}")
     try:
         return int(value) if value else None
     except ValueError:
-        raise Stop(f"{name}={value} is wrong: input should be a valid integer.", 2) from None
+        raise Stop(f"{name}={value} is wrong: it must be a whole number.", 2) from None
 
 
 def recommend(services: dict[str, int], memory: int, worker_memory: int, cpus: float) -> dict[str, str]:
@@ -99,6 +99,20 @@ def recommend(services: dict[str, int], memory: int, worker_memory: int, cpus: f
             if postgres >= STEP and slot >= limits.RESERVE + workers * worker_memory:
                 return {"APP_MEMORY": f"{slot}m", "POSTGRES_MEMORY": f"{postgres}m"}
     return {}
+
+
+def assumption(slot: dict[str, Any], connections: dict[str, Any]) -> list[str]:
+    """What is not known of the app, and the setting that replaces it."""
+    if not connections["assumed"]:
+        return []
+    default = limits.POOL_SIZE
+    if slot["pool_size"] == default:
+        return [f"    {default} a worker is SQLAlchemy's default, and an assumption: POOL_SIZE says what yours opens"]
+    enough = limits.SLOTS * slot["workers"] * default + connections["reserved"]
+    return [
+        f"    SQLAlchemy's default is {default} a worker; for what Postgres refuses of that the app answers 503:",
+        f"    MAX_CONNECTIONS={enough}, or give the app's pool {slot['pool_size']} and say so by POOL_SIZE",
+    ]
 
 
 def table(found: dict[str, Any]) -> str:
@@ -119,8 +133,8 @@ def table(found: dict[str, Any]) -> str:
             f"of {slot['memory']} MiB",
             "",
             f"Connections to Postgres: {connections['max']}",
-            f"  the app: 2 slots x {slot['workers']} workers x 2 engines x {slot['pool_size']} = {connections['app']} "
-            f"of {share}",
+            f"  the app: 2 slots x {slot['workers']} workers x {slot['pool_size']} = {connections['app']} of {share}",
+            *assumption(slot, connections),
             f"  kept for migrations, backups and you: {connections['reserved']}",
         ]
     if found["problem"]:

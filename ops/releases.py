@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import subprocess
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from ops import dotenv
@@ -39,25 +41,41 @@ def image_id(release: str) -> str | None:
     return found.stdout.strip() or None
 
 
+def app_folder() -> Path:
+    """Where the app's own code is."""
+    return (HERE / (os.environ.get("APP_DIR") or dotenv.read("APP_DIR") or ".")).resolve()
+
+
 def of_checkout() -> str | None:
-    """The name that git gives this checkout: its revision, with the time when something isn't committed."""
+    """The name of this checkout: the app's revision, with the time when something isn't committed.
+
+    An app with a folder of its own has the stack's revision behind it; without git there is no name.
+    """
+    app, stack = revision(app_folder()), revision(HERE)
+    if app_folder() == HERE or not app or not stack:
+        return app
+    return f"{app}-{stack[:7]}{stack[12:]}"
+
+
+def revision(folder: Path) -> str | None:
+    """What git calls what is in the folder: its revision, with the time when something isn't committed."""
 
     def git(*argv: str) -> str | None:
         # Root often looks at a user's clone, which git else refuses to read.
         command = ["git", "-c", "safe.directory=*", *argv]
         try:
-            done = subprocess.run(command, cwd=HERE, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        except FileNotFoundError:
+            done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return None if done.returncode else done.stdout.strip()
 
-    # A folder inside somebody else's repository has no revision of its own.
-    if git("rev-parse", "--show-toplevel") != str(HERE):
+    # The stack inside somebody else's repository has no revision of its own; an app may be a folder of a larger one.
+    if folder == HERE and git("rev-parse", "--show-toplevel") != str(HERE):
         return None
-    revision = git("rev-parse", "--short=12", "HEAD")
-    if revision and git("status", "--porcelain"):
-        revision += datetime.datetime.now(datetime.timezone.utc).strftime("-dirty-%Y%m%dT%H%M%S")
-    return revision
+    name = git("rev-parse", "--short=12", "HEAD")
+    if name and git("status", "--porcelain", "."):
+        name += datetime.datetime.now(datetime.timezone.utc).strftime("-dirty-%Y%m%dT%H%M%S")
+    return name
 
 
 def history() -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ import sys
 import time
 from typing import Any
 
-from ops import major, slots
+from ops import major, revisions, slots
+from ops.app import choose_dockerfile
 from ops.backup import answer
 from ops.build import build_all
 from ops.checks import configuration
@@ -26,6 +27,7 @@ def restore(to: str, yes: bool, bucket: bool = False) -> None:
     ensure_docker()
     config = configuration()
     base_images(config)
+    choose_dockerfile()
     with lock("restore"):
         config = settle(config, again=True)
         with step("Build the images"):
@@ -55,7 +57,7 @@ def show(plan: dict[str, Any], journal: Journal) -> None:
     print(f"into         the new volume {journal.new}, about {size(plan['bytes'])}")
     if journal.old:
         print(f"instead of   {journal.old}, which stays as it is, with all that was written since that moment.")
-    for warning in plan["warnings"]:
+    for warning in [*plan["warnings"], *revisions.unknown(plan["revision"])]:
         print(f"But          {warning}")
     print("The app answers 503 until it is done.", flush=True)
 
@@ -66,7 +68,7 @@ def recover(volume: str, *to: str) -> None:
     with step("Restore into the new volume"):
         done = answer(*ONE_SHOT, "--volume", f"{volume}:/restore", "backup", "restore", *to)
         give_to_postgres(volume)
-    for warning in done["warnings"]:
+    for warning in [*done["warnings"], *revisions.unknown(done["revision"])]:
         print(warning, file=sys.stderr)
 
 

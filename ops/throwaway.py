@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from ops.checks import known_settings
-from ops.images import chosen_bases
+from ops.images import chosen
 from ops.run import HERE, Stop, docker
 
 
@@ -22,8 +22,8 @@ class Compose(Protocol):
 def throwaway(config: dict[str, Any], purpose: str) -> Iterator[Compose]:
     """Give what runs Compose on a project of its own, and remove that project, its volumes included, at the end.
 
-    Of the settings it gets the base images alone: nothing in .env or the shell that belongs to the running stack, its
-    volumes, ports, networks or release, reaches it. Raises Stop.
+    Of the settings it gets those alone that say what is built: nothing in .env or the shell that belongs to the running
+    stack, its volumes, ports, networks or release, reaches it. Raises Stop.
     """
     name = f"{config['name']}-{purpose}"
     settings = known_settings()
@@ -31,7 +31,7 @@ def throwaway(config: dict[str, Any], purpose: str) -> Iterator[Compose]:
         key: value for key, value in os.environ.items() if key not in settings and not key.startswith("COMPOSE_")
     }
     with tempfile.NamedTemporaryFile("w", suffix=".env") as file:
-        file.write("".join(f"{key}={value}\n" for key, value in chosen_bases(config).items()))
+        file.write("".join(f"{key}={value}\n" for key, value in chosen(config).items()))
         file.flush()
         # compose.yaml alone: what an override file names may be anybody's.
         where = ("--project-name", name, "--project-directory", str(HERE), "--file", str(HERE / "compose.yaml"))
@@ -39,14 +39,21 @@ def throwaway(config: dict[str, Any], purpose: str) -> Iterator[Compose]:
         def compose(*argv: str, check: bool = True) -> Any:
             return docker("compose", *where, "--env-file", file.name, *argv, check=check, environment=environment)
 
-        refuse_others_volumes(json.loads(compose("config", "--format", "json").stdout), name)
+        own = json.loads(compose("config", "--format", "json").stdout)
+        refuse_others_volumes(own, name)
+        # Not by --rmi: the app's image may be somebody else's, APP_IMAGE.
+        images = [one["image"] for one in own["services"].values() if one["image"].startswith(f"{name}-")]
+
+        def remove() -> None:
+            compose("down", "--volumes", "--timeout", "1", check=False)
+            docker("image", "rm", *sorted(set(images)), check=False)
+
         # What an earlier one that was killed left behind.
-        remove = ("down", "--volumes", "--rmi", "all", "--timeout", "1")
-        compose(*remove, check=False)
+        remove()
         try:
             yield compose
         finally:
-            compose(*remove, check=False)
+            remove()
 
 
 def refuse_others_volumes(config: dict[str, Any], name: str) -> None:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from ops import ask, clone, major, releases, rollout, slots
+from ops.app import choose_dockerfile
 from ops.backup import answer, summary
 from ops.build import build_all, check_settings, migrate
 from ops.certificate import check_names, check_store, wait_for_certificates
@@ -33,9 +34,10 @@ def up() -> None:
         check_networks(config)
         check_names(config)
         base_images(config)
-        # Whatever the umask of the clone, Traefik's own user reads its files, and so does the backup service's.
-        folders = [HERE / "traefik/dynamic", HERE / "migrations/versions"]
-        for path in [*folders, *(file for folder in folders for file in folder.iterdir())]:
+        choose_dockerfile()
+        # Whatever the umask of the clone, Traefik's own user reads its files.
+        folder = HERE / "traefik/dynamic"
+        for path in [folder, *folder.iterdir()]:
             path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
         config = settle(config)
         before = running()
@@ -72,7 +74,7 @@ def wait_for_answer(config: dict[str, Any], untouched: bool) -> None:
     try:
         rollout.answer(config, "the app and its database did not answer", {"database": "ok"})
     except Stop as stop:
-        ours = not config["services"]["app-1"]["environment"]["DATABASE_URL"]
+        ours = not config["services"]["app-1"]["environment"]["STACK_DATABASE_URL"]
         well = any(slots.is_healthy(found) for found in slots.containers("postgres"))
         if not (untouched and ours and well and len(slots.serving()) == len(slots.SLOTS)):
             raise

@@ -1,62 +1,14 @@
-"""How migrations run: once, politely, each revision whole or not at all, in processes of their own as `migrate` is."""
+"""How migrations run: once, politely, each revision whole or not at all."""
 
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
-from alembic.util import CommandError
 
-from tests.conftest import REPO, Database
-from tests.migrations.chains import Chain
-
-HEAD = Chain().script.get_heads()[0]
-REVISION = """
-from alembic import op
-
-revision = "{revision}"
-down_revision = {down!r}
-
-
-def upgrade():
-    {upgrade}
-
-
-def downgrade():
-    op.execute("DROP TABLE IF EXISTS {revision}")
-"""
-WHOLE = 'op.execute("CREATE TABLE {0} (id int)"); op.execute("{1}"); op.execute("INSERT INTO {0} VALUES (1)")'
-
-
-@pytest.fixture
-def owner(empty: Database) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(empty.owner_url, autocommit=True) as connection:
-        yield connection
-
-
-def chain(folder: Path, **upgrades: str) -> Chain:
-    """Revisions by these names, one after the other, each with its `upgrade()`."""
-    down = None
-    for revision, upgrade in upgrades.items():
-        (folder / f"{revision}.py").write_text(REVISION.format(revision=revision, down=down, upgrade=upgrade))
-        down = revision
-    return Chain(folder)
-
-
-def start(database: Database, *arguments: str, **settings: str) -> "subprocess.Popen[str]":
-    argv = [sys.executable, "-m", "alembic", *arguments]
-    environment = {**os.environ, "DATABASE_URL": database.owner_url, **settings}
-    return subprocess.Popen(argv, cwd=REPO, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(process: "subprocess.Popen[str]", line: str) -> None:
-    assert process.stderr
-    while line not in (said := process.stderr.readline()):
-        assert said, f"ended without {line!r}"
+from runtime import migrate, settings
+from tests.conftest import Database
+from tests.migrations.runs import WHOLE, build
 
 
 def state(owner: psycopg.Connection) -> tuple[str | None, set[str]]:
@@ -71,63 +23,101 @@ def state(owner: psycopg.Connection) -> tuple[str | None, set[str]]:
 
 def test_ten_at_once_apply_each_revision_once(empty: Database, owner: psycopg.Connection, tmp_path: Path) -> None:
     """One migrates, nine wait and find nothing left to do; all end well."""
-    slow = chain(tmp_path, a=WHOLE.format("a", "SELECT pg_sleep(0.5)"), b=WHOLE.format("b", "SELECT pg_sleep(0.5)"))
-    configuration = slow.file(tmp_path)
-    try:
-        ten = [start(empty, "-c", configuration, "upgrade", "head") for _ in range(10)]
-        logs = [process.communicate(timeout=120)[1] for process in ten]
-        assert [process.returncode for process in ten] == [0] * 10, logs
-        assert "".join(logs).count("Running upgrade") == 2
-        assert any("Waiting for another migration." in log for log in logs)
-        assert state(owner) == ("b", {"a", "b"})
-    finally:
-        slow.downgrade()
+    app = build(
+        tmp_path, empty, a=WHOLE.format("a", "SELECT pg_sleep(0.5)"), b=WHOLE.format("b", "SELECT pg_sleep(0.5)")
+    )
+    ten = [app.start() for _ in range(10)]
+    logs = [run.said() for run in ten]
+    assert [run.returncode for run in ten] == [0] * 10, logs
+    assert "".join(logs).count("Running upgrade") == 2
+    assert "".join(logs).count("The schema went from the base to b.") == 1
+    assert any("Waiting for another migration." in log for log in logs)
+    assert state(owner) == ("b", {"a", "b"})
 
 
-def test_waiting_ends_at_the_deadline(empty: Database, owner: psycopg.Connection) -> None:
+def test_waiting_ends_at_the_deadline(empty: Database, owner: psycopg.Connection, tmp_path: Path) -> None:
     """A lock that nobody gives back ends the migration with a sentence, and nothing is changed."""
-    source = (REPO / "migrations/env.py").read_text()
-    number = next(line.split("=")[1] for line in source.splitlines() if line.startswith("LOCK ="))
-    owner.execute(f"SELECT pg_advisory_lock({number})".encode())
+    app = build(tmp_path, empty, a=WHOLE.format("a", "SELECT 1"))
+    owner.execute("SELECT pg_advisory_lock(%s)", (migrate.LOCK,))
     before = state(owner)
-    refused = empty.alembic("upgrade", "head", check=False, MIGRATE_DEADLINE="1")
-    assert refused.returncode == 1
-    assert refused.stderr.endswith("Another migration held the lock until MIGRATE_DEADLINE.\n")
+    code, said = app.run(MIGRATE_DEADLINE="1")
+    assert (code, said.splitlines()) == (
+        1,
+        ["Waiting for another migration.", "Another migration held the lock until MIGRATE_DEADLINE."],
+    )
     assert state(owner) == before
 
 
-def test_table_in_use_is_not_queued_behind(empty: Database) -> None:
+def test_lock_of_another_role_keeps_nobody_away(empty: Database, owner: psycopg.Connection, tmp_path: Path) -> None:
+    """Who may only use the database can take any advisory lock: the owner's migrations take the next one, and wait."""
+    if not empty.server:
+        pytest.skip("needs the roles of a server of our own")
+    app = build(tmp_path, empty, a=WHOLE.format("a", "SELECT pg_sleep(1)"))
+    with psycopg.connect(empty.app_url, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (migrate.LOCK,))
+        first = app.start(MIGRATE_DEADLINE="60")
+        first.wait_for("Running upgrade")
+        second = app.start(MIGRATE_DEADLINE="60")
+        second.wait_for("Waiting for another migration.")
+        assert [first.said().count("Failed"), second.said().count("Running")] == [0, 0]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert state(owner) == ("a", {"a"})
+
+
+def test_lock_that_is_given_back_meanwhile_is_taken(
+    empty: Database, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the try and the look for its holder: with the next one two would migrate at once."""
+    owner.execute("SELECT pg_advisory_lock(%s)", (migrate.LOCK,))
+    value = migrate.value
+
+    def slow(connection: psycopg.Connection, statement: str, *parameters: object) -> object:
+        if statement == migrate.HOLDER:
+            owner.execute("SELECT pg_advisory_unlock_all()")
+        return value(connection, statement, *parameters)
+
+    monkeypatch.setattr(migrate, "value", slow)
+    one = migrate.Migration(settings.Settings(migrate_deadline=20), {})
+    with one.connect() as connection:
+        one.lock(connection)
+        assert owner.execute("SELECT pg_try_advisory_lock(%s)", (migrate.LOCK,)).fetchone() == (False,)
+
+
+def test_table_in_use_is_not_queued_behind(empty: Database, tmp_path: Path) -> None:
     """While a transaction holds the table the migration asks again and again, and others get theirs in between."""
-    Chain().upgrade()
+    app = build(tmp_path, empty, a=WHOLE.format("a", "SELECT 1"))
+    app.migrate()
     with psycopg.connect(empty.app_url, autocommit=True) as reader, psycopg.connect(empty.app_url) as long:
-        long.execute("SELECT * FROM notes")
-        process = start(empty, "downgrade", "base")
-        for _ in range(3):
-            wait_for(process, "A table is in use")
+        long.execute("SELECT * FROM a")
+        run = app.start(MIGRATE="alembic downgrade base")
+        for _ in range(2):
+            run.wait_for("A table is in use")
         waits = []
-        ending = time.monotonic() + 4
+        ending = time.monotonic() + 6
         while time.monotonic() < ending:
             begun = time.monotonic()
-            reader.execute("SELECT * FROM notes LIMIT 1")
+            reader.execute("SELECT * FROM a LIMIT 1")
             waits.append(time.monotonic() - begun)
             time.sleep(0.01)
-        # One waits for lock_timeout, 1 s, at most; behind a migration that does not give up it would be the whole 4.
+        # One waits for lock_timeout, 1 s, at most; behind a migration that does not give up it would be the whole 6.
         assert 0.2 < max(waits) < 2
         long.rollback()
-        process.communicate(timeout=60)
-        assert process.returncode == 0
+        run.said()
+        assert run.returncode == 0
 
 
-def test_table_in_use_until_the_deadline(empty: Database, owner: psycopg.Connection) -> None:
+def test_table_in_use_until_the_deadline(empty: Database, owner: psycopg.Connection, tmp_path: Path) -> None:
     """A table that stays in use ends the migration; nothing is changed, and the revision and the reason are named."""
-    Chain().upgrade()
+    app = build(tmp_path, empty, a=WHOLE.format("a", "SELECT 1"))
+    app.migrate()
     before = state(owner)
     with psycopg.connect(empty.app_url) as long:
-        long.execute("SELECT * FROM notes")
-        refused = empty.alembic("downgrade", "base", check=False, MIGRATE_DEADLINE="2")
-    assert refused.returncode == 1
-    assert f"Failed: downgrade {HEAD} -> " in refused.stderr
-    assert "canceling statement due to lock timeout" in refused.stderr
+        long.execute("SELECT * FROM a")
+        code, said = app.run(MIGRATE="alembic downgrade base", MIGRATE_DEADLINE="4")
+    assert code == 1
+    assert "A table is in use; trying again." in said
+    assert said.endswith("Failed: downgrade a ->. The schema is at a.\n")
+    assert "canceling statement due to lock timeout" in said
     assert state(owner) == before
 
 
@@ -141,25 +131,25 @@ def test_table_in_use_until_the_deadline(empty: Database, owner: psycopg.Connect
             ['"half" violates foreign key constraint'],
         ),
         ('op.execute("CREATE TABLE half (id int)"); raise RuntimeError("as planned")', ["RuntimeError: as planned"]),
+        (
+            'op.execute("CREATE TABLE half (id int)"); op.execute("SELECT pg_sleep(60)")',
+            ["canceling statement due to statement timeout"],
+        ),
     ],
-    ids=["statement", "commit", "python"],
+    ids=["statement", "commit", "python", "deadline"],
 )
 def test_failed_revision_leaves_the_last_whole_one(
     empty: Database, owner: psycopg.Connection, tmp_path: Path, statement: str, evidence: list[str]
 ) -> None:
     """Exit 1, the revision and the error named, nothing of it left, those before it stay, the lock is free."""
-    broken = chain(tmp_path, whole=WHOLE.format("whole", "SELECT 1"), half=statement)
-    configuration = broken.file(tmp_path)
-    try:
-        failed = empty.alembic("-c", configuration, "upgrade", "head", check=False)
-        assert failed.returncode == 1
-        assert "Failed: upgrade whole -> half" in failed.stderr
-        assert "The schema is at whole." in failed.stderr
-        assert [text for text in evidence if text not in failed.stderr] == []
-        assert state(owner) == ("whole", {"whole"})
-        assert owner.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,)
-    finally:
-        broken.downgrade()
+    app = build(tmp_path, empty, whole=WHOLE.format("whole", "SELECT 1"), half=statement)
+    code, said = app.run(MIGRATE_DEADLINE="3" if "pg_sleep" in statement else "300")
+    assert code == 1
+    assert said.endswith("Failed: upgrade whole -> half. The schema is at whole.\n")
+    assert [text for text in evidence if text not in said] == []
+    assert "A table is in use" not in said
+    assert state(owner) == ("whole", {"whole"})
+    assert owner.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,)
 
 
 # Seconds after Alembic says that it runs the revision; each takes a bit more than half of one.
@@ -171,36 +161,31 @@ def test_killed_migration_leaves_a_whole_revision(
 ) -> None:
     """kill -9 at any moment: a whole revision, no lock, and the next migration goes on from there."""
     names = ("k1", "k2", "k3")
-    killed = chain(tmp_path, **{name: WHOLE.format(name, "SELECT pg_sleep(0.5)") for name in names})
-    try:
-        process = start(empty, "-c", killed.file(tmp_path), "upgrade", "head")
-        wait_for(process, f"-> {revision}")
-        time.sleep(delay)  # the moment is what is tested
-        process.kill()
-        process.communicate(timeout=60)
-        at, tables = state(owner)
-        assert tables == set(names[: names.index(at) + 1 if at else 0])
-        killed.upgrade()
-        assert state(owner) == ("k3", set(names))
-        for name in names:
-            assert owner.execute(f"TABLE {name}".encode()).fetchall() == [(1,)]
-    finally:
-        killed.downgrade()
+    app = build(tmp_path, empty, **{name: WHOLE.format(name, "SELECT pg_sleep(0.5)") for name in names})
+    run = app.start()
+    run.wait_for(f"-> {revision}")
+    time.sleep(delay)  # the moment is what is tested
+    run.end_container()
+    at, tables = state(owner)
+    assert tables == set(names[: names.index(at) + 1 if at else 0])
+    app.migrate()
+    assert state(owner) == ("k3", set(names))
+    for name in names:
+        assert owner.execute(f"TABLE {name}".encode()).fetchall() == [(1,)]
 
 
 def test_killed_migration_leaves_no_statement_running(
     empty: Database, owner: psycopg.Connection, tmp_path: Path
 ) -> None:
     """What it was just doing ends too, so that the next one does not meet its locks."""
-    long = chain(tmp_path, long='op.execute("SELECT pg_sleep(3600)")')
-    process = start(empty, "-c", long.file(tmp_path), "upgrade", "head")
+    app = build(tmp_path, empty, long='op.execute("SELECT pg_sleep(3600)")')
+    run = app.start()
     running = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(3600)' AND state = 'active'"
     try:
-        wait_for(process, "-> long")
+        run.wait_for("-> long")
         wait_until(owner, running, 1)
     finally:
-        process.kill()
-        process.communicate(timeout=60)
+        run.end_container()
     wait_until(owner, running, 0)
 
 
@@ -213,18 +198,15 @@ def wait_until(owner: psycopg.Connection, query: str, count: int) -> None:
 
 def test_older_code_leaves_a_newer_schema_alone(owner: psycopg.Connection, empty: Database, tmp_path: Path) -> None:
     """After a rollback the old code's migration finds a revision that it hasn't: it does nothing, and succeeds."""
-    for name in ("old", "new", "other"):
-        (tmp_path / name).mkdir()
-    old = chain(tmp_path / "old", first=WHOLE.format("first", "SELECT 1"))
-    new = chain(tmp_path / "new", first="pass", second=WHOLE.format("second", "SELECT 1"))
-    other = chain(tmp_path / "other", another=WHOLE.format("another", "SELECT 1"))
-    old.upgrade()
-    new.upgrade()
-    try:
-        old.upgrade()
-        assert owner.execute("SELECT version_num FROM alembic_version").fetchall() == [("second",)]
-        # Code of which the schema has never been at the head is no older release.
-        with pytest.raises(CommandError, match="second"):
-            other.upgrade()
-    finally:
-        new.downgrade()
+    old = build(tmp_path / "old", empty, first=WHOLE.format("first", "SELECT 1"))
+    new = build(tmp_path / "new", empty, first="pass", second=WHOLE.format("second", "SELECT 1"))
+    other = build(tmp_path / "other", empty, another=WHOLE.format("another", "SELECT 1"))
+    assert old.run()[1].endswith("The schema went from the base to first.\n")
+    assert new.run()[1].endswith("The schema went from first to second.\n")
+    assert old.run() == (0, "The schema is newer than this code: there is nothing to do.\n")
+    assert state(owner) == ("second", {"first", "second"})
+    # Code of which the schema has never been at the head is no older release.
+    code, said = other.run()
+    assert code == 1
+    assert "Can't locate revision identified by 'second'" in said
+    assert said.endswith("Failed: alembic upgrade heads. The schema is at second.\n")

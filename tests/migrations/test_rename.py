@@ -8,16 +8,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx2
 import psycopg
 
 from tests.conftest import REPO, Database
-from tests.migrations.chains import Chain
-from tests.migrations.test_revisions import CHANGES_ROWS
+from tests.migrations.runs import build_from
+from tests.migrations.test_changes import CHANGES, ROWS
 from tests.stack.stacks import free_ports
-
-CHANGES = Chain(REPO / "tests/migrations/changes")
 
 
 @contextmanager
@@ -85,25 +84,21 @@ class Clients:
                 thread.join()
 
 
-def test_rename_with_both_releases_serving(empty: Database) -> None:
+def test_rename_with_both_releases_serving(empty: Database, owner: psycopg.Connection, tmp_path: Path) -> None:
     """Expand, backfill, contract: no request fails, and each release reads what the other wrote."""
     clients = Clients()
-    try:
-        CHANGES.upgrade("02")
-        with psycopg.connect(empty.owner_url, autocommit=True) as owner:
-            owner.execute(CHANGES_ROWS["01"].encode())
-        with serving(empty, "full_name") as new:
-            with serving(empty, "name") as old:
-                with clients.at_work((old, old), (old, old)):
-                    CHANGES.upgrade("04")
-                with clients.at_work((old, new), (new, old), (new, new)):
-                    CHANGES.upgrade("06")
-            with clients.at_work((new, new), (new, new)):
-                CHANGES.upgrade()
-        assert clients.failed == []
-        assert clients.requests > 300
-        with psycopg.connect(empty.owner_url) as owner:
-            rows = owner.execute("SELECT id, full_name FROM people WHERE id > 2500").fetchall()
-        assert dict(rows) == clients.stored
-    finally:
-        CHANGES.downgrade()
+    migration = build_from(tmp_path, empty, CHANGES.versions)
+    migration.migrate(MIGRATE="alembic upgrade 02")
+    owner.execute(ROWS["01"].encode())
+    with serving(empty, "full_name") as new:
+        with serving(empty, "name") as old:
+            with clients.at_work((old, old), (old, old)):
+                migration.migrate(MIGRATE="alembic upgrade 04")
+            with clients.at_work((old, new), (new, old), (new, new)):
+                migration.migrate(MIGRATE="alembic upgrade 06")
+        with clients.at_work((new, new), (new, new)):
+            migration.migrate()
+    assert clients.failed == []
+    assert clients.requests > 300
+    rows = owner.execute("SELECT id, full_name FROM people WHERE id > 2500").fetchall()
+    assert dict(rows) == clients.stored

@@ -7,21 +7,20 @@ import pytest
 from psycopg.errors import InsufficientPrivilege
 
 from tests.conftest import Database
-from tests.migrations.chains import Chain
 
 MAY = [
-    "INSERT INTO notes (text) VALUES ('x')",
-    "UPDATE notes SET text = 'y'",
-    "SELECT * FROM notes",
-    "COPY notes TO STDOUT",
-    "DELETE FROM notes",
+    "INSERT INTO orders (name) VALUES ('x')",
+    "UPDATE orders SET name = 'y'",
+    "SELECT * FROM orders",
+    "COPY orders TO STDOUT",
+    "DELETE FROM orders",
     "SELECT version_num FROM alembic_version",
 ]
 MAY_NOT = [
     # The schema.
     "CREATE TABLE mine (id int)",
     "CREATE TEMPORARY TABLE mine (id int)",
-    "CREATE TABLE mine AS SELECT * FROM notes",
+    "CREATE TABLE mine AS SELECT * FROM orders",
     "CREATE SCHEMA mine",
     "CREATE VIEW mine AS SELECT 1",
     "CREATE SEQUENCE mine",
@@ -29,32 +28,32 @@ MAY_NOT = [
     "CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "CREATE EXTENSION dblink",
     "CREATE EXTENSION postgres_fdw",
-    "CREATE INDEX ON notes (text)",
-    "CREATE TRIGGER mine BEFORE INSERT ON notes EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "CREATE INDEX ON orders (name)",
+    "CREATE TRIGGER mine BEFORE INSERT ON orders EXECUTE FUNCTION suppress_redundant_updates_trigger()",
     "CREATE EVENT TRIGGER mine ON ddl_command_start EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-    "CREATE POLICY mine ON notes",
-    "CREATE PUBLICATION mine FOR TABLE notes",
-    "ALTER TABLE notes ADD COLUMN more int",
-    "ALTER TABLE notes RENAME TO mine",
-    "ALTER TABLE notes OWNER TO app",
-    "ALTER TABLE notes DISABLE TRIGGER ALL",
-    "ALTER TABLE notes ENABLE ROW LEVEL SECURITY",
+    "CREATE POLICY mine ON orders",
+    "CREATE PUBLICATION mine FOR TABLE orders",
+    "ALTER TABLE orders ADD COLUMN more int",
+    "ALTER TABLE orders RENAME TO mine",
+    "ALTER TABLE orders OWNER TO app",
+    "ALTER TABLE orders DISABLE TRIGGER ALL",
+    "ALTER TABLE orders ENABLE ROW LEVEL SECURITY",
     "ALTER SCHEMA public OWNER TO app",
-    "DROP TABLE notes",
+    "DROP TABLE orders",
     "DROP SCHEMA public CASCADE",
-    "TRUNCATE notes",
-    "COMMENT ON TABLE notes IS 'mine'",
-    "REINDEX TABLE notes",
+    "TRUNCATE orders",
+    "COMMENT ON TABLE orders IS 'mine'",
+    "REINDEX TABLE orders",
     "ALTER DEFAULT PRIVILEGES FOR ROLE owner GRANT ALL ON TABLES TO app",
     # Which revision the schema is at.
     "UPDATE alembic_version SET version_num = 'x'",
     "DELETE FROM alembic_version",
     "INSERT INTO alembic_version VALUES ('x')",
     # Files, programs, the server.
-    "COPY notes TO '/tmp/notes'",
-    "COPY notes FROM '/etc/passwd'",
-    "COPY notes TO PROGRAM 'cat'",
-    "COPY notes FROM PROGRAM 'id'",
+    "COPY orders TO '/tmp/orders'",
+    "COPY orders FROM '/etc/passwd'",
+    "COPY orders TO PROGRAM 'cat'",
+    "COPY orders FROM PROGRAM 'id'",
     "SELECT pg_read_file('/etc/passwd')",
     "SELECT pg_ls_dir('/')",
     "SELECT lo_import('/etc/passwd')",
@@ -87,10 +86,11 @@ MAY_NOT = [
 
 
 @pytest.fixture
-def app(empty: Database) -> Iterator[psycopg.Connection]:
+def app(empty: Database, owner: psycopg.Connection) -> Iterator[psycopg.Connection]:
     if not empty.server:
         pytest.skip("needs the roles of a server of our own")
-    Chain().upgrade()
+    # As a revision makes it.
+    owner.execute("CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL)")
     with psycopg.connect(empty.app_url, autocommit=True) as connection:
         yield connection
 

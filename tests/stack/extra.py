@@ -22,7 +22,7 @@ async def slow() -> dict[str, Any]:
 
 @router.get("/who")
 async def who() -> dict[str, Any]:
-    return {"release": os.environ["RELEASE"], "slot": socket.gethostname(), "worker": os.getpid()}
+    return {"release": os.environ["STACK_RELEASE"], "slot": socket.gethostname(), "worker": os.getpid()}
 
 
 @router.get("/block")

@@ -63,6 +63,8 @@ class Load:
     address: str
     rate: float = 40
     slow: bool = True
+    # Pages of another app, in place of all that.
+    paths: tuple[str, ...] = ()
     samples: list[Sample] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
@@ -94,7 +96,9 @@ class Load:
                     break
                 # A note's life is five requests: a fifth as many are begun.
                 way = ("h1", "h2", "new")[number % 3]
-                if number % 10 == 0:
+                if self.paths:
+                    group.create_task(self.send(scheduled, way, "GET", self.paths[number % len(self.paths)], 200))
+                elif number % 10 == 0:
                     group.create_task(self.slow_page(scheduled, way))
                 elif number % 5 == 0:
                     group.create_task(self.life(scheduled, way))

@@ -43,6 +43,14 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def command(pid: int) -> bytes:
+    """A process's command line; nothing for one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -118,8 +126,9 @@ class Stack:
         return self.compose(*argv, "-c", statement).strip()
 
     def workers(self, slot: str) -> list[int]:
-        """The slot's workers, PID 1's children, by their ids on this machine."""
-        return children(inspect(self.container(slot))["State"]["Pid"])
+        """The slot's workers, by their ids on this machine: children of PID 1 that run its own program."""
+        pids = children(inspect(self.container(slot))["State"]["Pid"])
+        return [pid for pid in pids if b"/bin/serve" in command(pid)]
 
     def client(self, **options: Any) -> httpx2.Client:
         # Without a domain the certificate is Traefik's own, self-signed.

@@ -59,7 +59,7 @@ def test_changed_setting(repository: Repository, load: Load) -> None:
     done = repository.stack("deploy")
     assert done.returncode == 0, done.stderr
     for slot in ("app-1", "app-2"):
-        assert "LOG_LEVEL=warning" in repository.containers()[slot]["Config"]["Env"]
+        assert "STACK_LOG_LEVEL=warning" in repository.containers()[slot]["Config"]["Env"]
 
 
 def test_compose_up_after_a_deploy_changes_nothing(repository: Repository) -> None:
@@ -92,7 +92,7 @@ def test_second_deploy_is_refused(repository: Repository) -> None:
 
 # What is wrong with the release, the files that make it so, settings, and what the command says of it.
 CRASH = {"app__extra.py": "raise RuntimeError('as planned')\n"}
-# Not at import, which the build would find.
+# Not at import, which the check of the settings would find.
 LIFESPAN = """
 from contextlib import asynccontextmanager
 from app.main import app
@@ -112,7 +112,7 @@ AFTER_APP_1 = """try:
         answer = urllib.request.urlopen("http://app-1:8000/health").read().decode()
     except OSError:
         answer = ""
-    if os.environ["RELEASE"] in answer and os.uname().nodename not in answer:
+    if os.environ["STACK_RELEASE"] in answer and os.uname().nodename not in answer:
         raise RuntimeError("as planned")"""
 MIGRATION = """
 revision = "9999"
@@ -123,7 +123,7 @@ def upgrade():
     {}
 """
 BROKEN = {
-    "build": (CRASH, {}, "RuntimeError: as planned"),
+    "import": (CRASH, {}, "RuntimeError: as planned"),
     "setting": ({}, {"WORKERS": "many"}, "WORKERS=many is wrong"),
     "migration": (
         {"migrations__versions__9999.py": MIGRATION.format('raise RuntimeError("as planned")')},
@@ -151,7 +151,8 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(
-    "kind", ["build", "setting", "migration", "hang", "memory", "second", pytest.param("crash", marks=pytest.mark.long)]
+    "kind",
+    ["import", "setting", "migration", "hang", "memory", "second", pytest.param("crash", marks=pytest.mark.long)],
 )
 def test_broken_release(repository: Repository, load: Load, kind: str) -> None:
     """The old release serves throughout, in both slots after; the evidence is shown; the next deploy works."""

@@ -14,7 +14,7 @@ from websockets.frames import CloseCode
 from websockets.sync.client import connect
 
 from tests.stack.load import Load, Sample, untrusting
-from tests.stack.stacks import Repository, children, inspect, run, wait_until
+from tests.stack.stacks import Repository, inspect, run, wait_until
 
 # A request that was sent within this many seconds around a kill may have been on its way to what was killed.
 SLACK = 0.5
@@ -69,11 +69,10 @@ def test_planned_stops(patient: Repository, load: Load) -> None:
 
 def test_killed_worker(patient: Repository, load: Load) -> None:
     """kill -9 of a worker: at most the requests in flight on it fail, and another takes its place within 2 s."""
-    supervisor = inspect(patient.container("app-1"))["State"]["Pid"]
-    workers = children(supervisor)
+    workers = patient.workers("app-1")
     killed = time.monotonic()
     os.kill(workers[0], signal.SIGKILL)
-    wait_until(lambda: len(set(children(supervisor)) - {workers[0]}) == len(workers), seconds=2)
+    wait_until(lambda: len(set(patient.workers("app-1")) - {workers[0]}) == len(workers), seconds=2)
     print(f"another worker after {time.monotonic() - killed:.1f} s")
     go_on(load)
     load.stop()

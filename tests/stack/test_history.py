@@ -91,20 +91,6 @@ def test_removed_wal(database: Database) -> None:
     assert database.sql("SELECT wal_status FROM pg_replication_slots") == "reserved"
 
 
-def test_unknown_revision(database: Database) -> None:
-    """A release that was rolled back, a checkout without its revision: a warning, and the database comes back."""
-    folder = database.folder / "migrations/versions"
-    for path in (folder, *folder.glob("*.py")):
-        path.chmod(0o755)
-    database.settle()
-    database.sql("INSERT INTO alembic_version VALUES ('f00')")
-    [warning] = database.verb("verify")["warnings"]
-    assert "The schema is at revision f00, which the code in migrations/ doesn't know" in warning
-    assert database.plan("latest")["warnings"] == [warning]
-    restored = database.restore("latest")
-    assert (restored["revision"], restored["warnings"]) == ("f00", [warning])
-
-
 def test_names(database: Database) -> None:
     """A backup, and a restore point whose name was given twice: the end of the one, the newer of the other."""
     database.settle()

@@ -9,11 +9,14 @@ import pytest
 
 from tests.stack.stacks import CLEAN, Stack
 
+# Not what FastAPI itself does otherwise: `Allow` of the first route of a path, for one.
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
 
 def schemathesis(stack: Stack, folder: Path, examples: int, *phases: str) -> None:
     argv = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{stack.address}/openapi.json", "--tls-verify", "false"),
-        *("--max-examples", str(examples), "--phases", ",".join(phases), "--checks", "all"),
+        *("--max-examples", str(examples), "--phases", ",".join(phases), "--checks", CHECKS),
         *("--seed", "1", "--no-color", "--suppress-health-check", "all", "--continue-on-failure"),
     ]
     done = subprocess.run(

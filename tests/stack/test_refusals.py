@@ -19,7 +19,7 @@ from tests.stack.stacks import Clone, run
 @pytest.mark.parametrize(
     ("setting", "value", "sentence"),
     [
-        ("WORKERS", "many", "WORKERS=many is wrong: input should be a valid integer"),
+        ("WORKERS", "many", "WORKERS=many is wrong: it must be a whole number"),
         ("DRAIN_SECONDS", "40", "STOP_GRACE_SECONDS=30 is wrong: DRAIN_SECONDS=40 needs at least 44."),
         ("DOMAIN", "https://example.com", "DOMAIN=https://example.com is wrong: a host name"),
         ("HTTPS_PORT", "99999", "A setting is wrong: "),
@@ -86,7 +86,7 @@ def reachable(tmp_path: Path) -> Iterator[Path]:
     """The command where any user may read it."""
     folder = Path("/tmp") / f"stack-of-nobody-{os.getpid()}"  # noqa: S108 - pytest's folders are closed to others
     folder.mkdir()
-    for part in ("stack", "ops", "app", "offline", "compose.yaml", "traefik", ".env.example"):
+    for part in ("stack", "ops", "runtime", "offline", "compose.yaml", "traefik", ".env.example"):
         (shutil.copytree if (REPO / part).is_dir() else shutil.copy)(REPO / part, folder / part)
     run("chmod", "-R", "a+rX", str(folder))
     yield folder

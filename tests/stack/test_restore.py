@@ -54,3 +54,20 @@ def test_back_to_the_old_volume(backed_up: Clone) -> None:
     newest = stored(backed_up)
     ok(backed_up.stack("restore", "--to", "latest", "--yes"))
     assert stored(backed_up) == newest
+
+
+def test_revision_that_the_release_does_not_know(backed_up: Clone) -> None:
+    """A schema that is newer than the code, as after a rollback: a warning each time, and the database comes back."""
+    wait_until(lambda: settled(backed_up), 60)
+    backed_up.psql("UPDATE alembic_version SET version_num = 'f00'")
+    backed_up.psql("COMMENT ON TABLE alembic_version IS 'Contains the revisions 0001 f00'")
+    there = stored(backed_up)
+    warning = "The schema is at revision f00, which the release "
+    done = backed_up.stack("verify")
+    assert done.returncode == 0
+    assert warning in done.stderr
+    done = backed_up.stack("restore", "--to", "latest", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert f"But          {warning}" in done.stdout
+    assert warning in done.stderr
+    assert stored(backed_up) == there

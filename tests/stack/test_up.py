@@ -50,7 +50,7 @@ def test_up_twice_then_another_app(clone: Clone) -> None:
     assert set(answers) == {200}
 
 
-def test_app_that_does_not_build(serving: Clone) -> None:
+def test_app_that_can_not_be_imported(serving: Clone) -> None:
     """A mistake in the app: its place and its name are shown, and what runs goes on."""
     main = serving.folder / "app/main.py"
     right = main.read_text()
@@ -77,9 +77,9 @@ def test_change_of_the_app_installs_nothing_again(clone: Clone) -> None:
     assert steps
     for number in steps:
         assert f"{number} CACHED" in built
-    compiled = [line.split(" ", 1)[0] for line in built.splitlines() if "compileall" in line]
-    assert compiled
-    assert f"{compiled[0]} CACHED" not in built
+    layer = [line.split(" ", 1)[0] for line in built.splitlines() if "install.sh" in line]
+    assert layer
+    assert f"{layer[0]} CACHED" not in built
 
 
 def test_stand_ins_are_under_names_of_their_own() -> None:

@@ -24,7 +24,7 @@ def test_figures_add_up() -> None:
     """The defaults on a machine that they fit well."""
     found = plan.compute(config(), cpus=2, memory=3900)
     assert (found["limits_sum"], found["left"], found["limits_percent"]) == (2304, 1596, 59)
-    assert (found["slot"]["workers"], found["connections"]["app"]) == (2, 40)
+    assert (found["slot"]["workers"], found["connections"]["app"]) == (2, 60)
     assert (found["problem"], found["change"]) == (None, {})
     assert "2 x 150 MiB and 80 around them = 380 of 512 MiB" in plan.table(found)
 
@@ -60,8 +60,8 @@ def test_what_it_says_to_change_uses_the_machine(memory: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"WORKERS": "4"}, "Set WORKERS=2 or APP_MEMORY=680m."),
-        ({"POOL_SIZE": "50"}, "Set POOL_SIZE=10 or MAX_CONNECTIONS=420."),
+        ({"STACK_WORKERS": "4"}, "Set WORKERS=2 or APP_MEMORY=680m."),
+        ({"STACK_POOL_SIZE": "50"}, "Set POOL_SIZE=20 or MAX_CONNECTIONS=220."),
     ],
 )
 def test_slot_and_pools_are_refused_too(
@@ -79,3 +79,20 @@ def test_the_machines_cpus_are_shared() -> None:
     """Without a CPU limit a slot has half of the machine's."""
     assert plan.compute(config(app=4096), cpus=16, memory=16000)["slot"]["workers"] == 8
     assert plan.compute(config(app=4096, cpus=2.5), cpus=16, memory=16000)["slot"]["workers"] == 3
+
+
+def test_connections_that_are_assumed() -> None:
+    """What is not known of the app's pool is said to be an assumption, and what to set where it doesn't fit."""
+    roomy = config(app=512)
+    assert "15 a worker is SQLAlchemy's default, and an assumption" in plan.table(plan.compute(roomy, 2, 3900))
+    tight = plan.table(plan.compute(config(app=2000), cpus=16, memory=16000))
+    assert "MAX_CONNECTIONS=260, or give the app's pool 5 and say so by POOL_SIZE" in tight
+    known = plan.compute(config(environment={"STACK_POOL_SIZE": "15"}), 2, 3900)
+    assert "assumption" not in plan.table(known)
+
+
+def test_size_that_is_no_number() -> None:
+    """It is refused with a sentence, before anything is built."""
+    with pytest.raises(Stop, match="WORKERS=many is wrong: it must be a whole number") as stop:
+        plan.compute(config(environment={"STACK_WORKERS": "many"}), 2, 3900)
+    assert stop.value.code == 2

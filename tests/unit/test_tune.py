@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cgroups import cgroup
 from tests.conftest import REPO
-from tests.unit.test_limits import cgroup
 
 V2 = {"memory_DOT_max": "805306368", "cpu_DOT_max": "150000 100000"}
 V1 = {

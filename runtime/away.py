@@ -1,0 +1,158 @@
+"""503 with Retry-After while the database is away, for any app: whichever of psycopg, asyncpg or SQLAlchemy it uses.
+
+Outside the app, which needs no line for it. A request that only reads is asked again until POOL_TIMEOUT is over, so
+that a short restart of Postgres costs it nothing; one that may have written never is.
+"""
+
+import asyncio
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from .health import ASGIApp, Message, Receive, Scope, Send, answer
+
+# Seconds after which a client may ask again.
+RETRY_AFTER = "1"
+# Seconds between two tries of a request that only reads.
+PAUSE = 0.1
+SAFE = ("GET", "HEAD")
+# SQLSTATE classes in which the server can't be used: connection, resources (connections, disk, memory), shutdown.
+# https://www.postgresql.org/docs/18/errcodes-appendix.html
+AWAY = ("08", "53", "57P")
+# By their names, for the libraries are the app's. Of one that says no SQLSTATE these mean that there is no server.
+WITHOUT_SERVER = {
+    "psycopg.OperationalError",
+    "psycopg2.OperationalError",
+    "psycopg_pool.PoolTimeout",
+    "sqlalchemy.exc.TimeoutError",
+}
+# What they raise is Python's own error, of a connection or of a time that is over.
+DRIVERS = ("asyncpg", "psycopg", "psycopg_pool", "psycopg2")
+# Seconds between two lines in the log about the same.
+QUIET = 5
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the error means that the database can't be used now. Anything else is a bug, and stays a 500."""
+    return any(says_away(one) for one in related(error))
+
+
+def related(error: BaseException) -> Iterator[BaseException]:
+    """The error, the driver's own below SQLAlchemy's, what it was raised from, and the members of a group."""
+    seen: set[int] = set()
+    waiting: list[Any] = [error]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, BaseException) and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            waiting += [getattr(one, "orig", None), one.__cause__, *getattr(one, "exceptions", ())]
+
+
+def says_away(error: BaseException) -> bool:
+    names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    if getattr(error, "connection_invalidated", False):
+        return True
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    if isinstance(state, str):
+        return state.startswith(AWAY)
+    if "asyncpg.exceptions._base.InterfaceError" in names:
+        return "closed" in str(error)
+    return bool(names & WITHOUT_SERVER) or (isinstance(error, (OSError, asyncio.TimeoutError)) and in_driver(error))
+
+
+def in_driver(error: BaseException) -> bool:
+    """Whether it came out of a driver for Postgres, and not out of the app's own use of the network."""
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(name.partition(".")[0] in DRIVERS for name in frames)
+
+
+class Away:
+    """Answers 503 where the app ends with an error that says so, or with a 500 that was made of one.
+
+    Starlette sends its 500 first, and raises the error again after that: the beginning of a 500 waits for it.
+    """
+
+    def __init__(self, app: ASGIApp, patience: float) -> None:
+        self.app = app
+        self.patience = patience
+        self.said: dict[str, float] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        deadline = time.monotonic() + self.patience
+        heard: list[Message] = []
+        while True:
+            attempt = Attempt(receive, send, heard)
+            try:
+                await self.app(fresh(scope), attempt.receive, attempt.send)
+            except Exception as error:
+                if attempt.begun or not is_away(error):
+                    await attempt.flush()
+                    raise
+                again = scope["method"] in SAFE and not attempt.read and time.monotonic() < deadline
+                if not again:
+                    self.say(error)
+                    body = {"detail": "The database can't be reached, or is busy."}
+                    return await answer(send, 503, body, retry_after=RETRY_AFTER)
+            else:
+                return await attempt.flush()
+            await asyncio.sleep(PAUSE)
+
+    def say(self, error: BaseException) -> None:
+        """Log the cause, which may be a mistake in a setting."""
+        words = [f"{type(one).__module__}.{type(one).__name__}: {one}" for one in related(error)]
+        line = words[-1].strip().splitlines()[0]
+        if time.monotonic() - self.said.get(line, -QUIET) >= QUIET:
+            # No more of them than a worker meets in its life.
+            self.said = {line: time.monotonic()} if len(self.said) > 20 else {**self.said, line: time.monotonic()}
+            print(f"503, for the database is away: {line}", file=sys.stderr)
+
+
+def fresh(scope: Scope) -> Scope:
+    """For the app to write into: Starlette's Mount changes the scope, and the next attempt would find no route."""
+    return {**scope, "state": dict(scope["state"])} if "state" in scope else dict(scope)
+
+
+class Attempt:
+    """One call of the app. A 500 is held back until the app has ended.
+
+    `heard` is what earlier ones read. They hear it again: who waits for the end of a body twice waits for ever.
+    """
+
+    def __init__(self, receive: Receive, send: Send, heard: list[Message]) -> None:
+        self.receive_next, self.send_next = receive, send
+        self.heard, self.again = heard, list(heard)
+        self.held: list[Message] = []
+        # Whether the client has seen something of the answer, and whether the app has seen something of the body,
+        # or that the client has gone.
+        self.begun = self.read = False
+
+    async def receive(self) -> Message:
+        if self.again:
+            return self.again.pop(0)
+        message = await self.receive_next()
+        if message.get("body") or message["type"] != "http.request":
+            self.read = True
+        else:
+            self.heard.append(message)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if not self.begun and (self.held or message.get("status") == 500):
+            self.held.append(message)
+            # Starlette's is of two messages. A longer one is the app's own, and is not for this.
+            if len(self.held) > 2:
+                await self.flush()
+            return
+        self.begun = True
+        await self.send_next(message)
+
+    async def flush(self) -> None:
+        self.begun = self.begun or bool(self.held)
+        held, self.held = self.held, []
+        for message in held:
+            await self.send_next(message)

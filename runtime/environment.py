@@ -1,0 +1,58 @@
+"""What the app finds in its environment and on its path, whatever its image is."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from .settings import SOCKET_FOLDER, Settings
+
+# Where the layer of the stack's is in the image: runtime/install.py.
+STACK = Path("/opt/stack")
+# Where what is found nowhere else may be written: the container's root is read-only.
+WRITABLE = "/tmp"  # noqa: S108 - a tmpfs of the container
+CACHES = {"XDG_CACHE_HOME": ".cache", "HF_HOME": ".cache/huggingface", "MPLCONFIGDIR": ".cache/matplotlib"}
+
+
+def prepare(chosen: Settings, role: str) -> None:
+    """Hand over the database as this role, and folders that can be written to. What is set already stays."""
+    os.environ.setdefault("DATABASE_URL", chosen.url(role))
+    if not chosen.database_url:
+        for name, value in (("PGHOST", SOCKET_FOLDER), ("PGUSER", role), ("PGDATABASE", "app")):
+            os.environ.setdefault(name, value)
+    if not os.access(os.environ.get("HOME", "/nowhere"), os.W_OK):
+        os.environ["HOME"] = WRITABLE
+    os.environ.setdefault("TMPDIR", WRITABLE)
+    for name, folder in CACHES.items():
+        os.environ.setdefault(name, f"{WRITABLE}/{folder}")
+    # The app's own programs, Alembic among them, beside its Python.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+
+
+def libpq_url() -> str:
+    """The app's database for the stack's own connections: without a driver's name, which SQLAlchemy alone reads."""
+    return re.sub(r"^(postgres(?:ql)?)\+\w+:", r"\1:", os.environ["DATABASE_URL"])
+
+
+def find_libraries() -> None:
+    """Put the stack's own behind all of the app's on the path: where both have one, the app's is used."""
+    sys.path.append(str(STACK / "lib"))
+
+
+def migrations() -> dict[str, Any]:
+    """What Alembic knew of the app's revisions when the image was built; {} without Alembic.
+
+    `heads`: their names; `graph`: each revision's parents, by its name; `versions`: the folder, from the working
+    directory on.
+    """
+    file = STACK / "migrations.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found
+
+
+def show() -> int:
+    """Print what `migrations` gives, for `./stack`."""
+    print(json.dumps(migrations()))
+    return 0

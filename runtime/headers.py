@@ -1,0 +1,64 @@
+"""The security headers of what the app answers: defaults, where the app says nothing of its own.
+
+https://cheatsheetseries.owasp.org/cheatsheets/HTTP_Headers_Cheat_Sheet.html. Traefik adds those that no app sets.
+"""
+
+import sys
+
+from .health import ASGIApp, Message, Receive, Scope, Send
+
+# Right for an API: nothing may be loaded.
+STRICT = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+# FastAPI's own pages have a script inside, and the rest from where FastAPI has it.
+DOCS = (
+    f"{STRICT}; connect-src 'self'; img-src 'self' data: https://fastapi.tiangolo.com https://cdn.redoc.ly; "
+    "worker-src blob:; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; font-src https://fonts.gstatic.com; "
+    "style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com"
+)
+PAGES = ("/docs", "/redoc", "/docs/oauth2-redirect")
+DEFAULTS = {
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"permissions-policy": b"camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+}
+POLICY = b"content-security-policy"
+
+
+class Headers:
+    """Adds what an answer lacks; `policy` is the Content-Security-Policy of all but FastAPI's own pages."""
+
+    def __init__(self, app: ASGIApp, policy: str | None) -> None:
+        self.app = app
+        self.policy = policy
+        self.told = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+
+        async def adding(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = {name.lower(): value for name, value in message.get("headers", ())}
+                lacking = [(name, value) for name, value in DEFAULTS.items() if name not in own]
+                if POLICY not in own:
+                    lacking.append((POLICY, self.default(scope["path"], own).encode()))
+                message = {**message, "headers": [*message.get("headers", ()), *lacking]}
+            await send(message)
+
+        await self.app(scope, receive, adding)
+
+    def default(self, path: str, own: dict[bytes, bytes]) -> str:
+        if path in PAGES:
+            return DOCS
+        if self.policy:
+            return self.policy
+        if own.get(b"content-type", b"").startswith(b"text/html") and not self.told:
+            self.told = True
+            print(
+                f"{path} is HTML, and may load nothing: CONTENT_SECURITY_POLICY in .env, or a header of the app's own, "
+                "says what it may.",
+                file=sys.stderr,
+            )
+        return STRICT

@@ -1,0 +1,179 @@
+"""Builds the stack's layer in the app's image: runs there, as root, with the app's own Python.
+
+    python install.py SOURCE
+
+A pip of the stack's own is at /mnt/pip. Standard library only.
+"""
+
+import compileall
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+STACK = Path("/opt/stack")
+# A cache of BuildKit's.
+CACHE = Path("/mnt/cache")
+PACKAGE = STACK / "code/stack_runtime"
+# Each becomes a program of this Python's: its name, its module, its function. No -P and no -I, which older ones lack.
+PROGRAMS = {
+    "serve": ("serve", "main"),
+    "check": ("serve", "check"),
+    "probe": ("probe", "main"),
+    "migrate": ("migrate", "main"),
+    "run": ("migrate", "run"),
+    "revisions": ("environment", "show"),
+    "schema": ("schema", "main"),
+    "relay": ("relay", "main"),
+}
+# The shebang, and not a shell, finds the app's Python: its own path and no symlink's target, or its venv would be lost.
+PROGRAM = """\
+#!{python}
+import sys
+sys.path[0] = "{code}"
+from stack_runtime.{module} import {function}
+sys.exit({function}())
+"""
+LIBRARIES = ("lib", "db")
+OLDEST = {"Python": (3, 10), "Uvicorn": (0, 31)}
+# By number they are known to Postgres: postgres/Dockerfile.
+USERS = {"app": 10001, "owner": 10002}
+VERSION = "import sys; sys.path += ['{lib}']; import uvicorn; print(uvicorn.__version__)"
+# In a process of its own, so that a configuration that can't be read is one sentence.
+REVISIONS = """
+import json, os
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+config = Config("alembic.ini" if os.path.exists("alembic.ini") else None)
+if os.path.exists("pyproject.toml") and hasattr(config, "get_alembic_option"):
+    config = Config(config.config_file_name, toml_file="pyproject.toml")
+option = getattr(config, "get_alembic_option", config.get_main_option)
+if option("script_location"):
+    script = ScriptDirectory.from_config(config)
+    above = {one.revision: one.down_revision or () for one in script.walk_revisions()}
+    graph = {name: [one] if isinstance(one, str) else list(one) for name, one in above.items()}
+    # Of several folders the first: Alembic itself wants to be told.
+    versions = (script.version_locations or [script.versions])[0]
+    print(json.dumps({"heads": sorted(script.get_heads()), "graph": graph, "versions": str(versions)}))
+"""
+
+
+def fail(words: str) -> None:
+    print(words, file=sys.stderr)
+    sys.exit(1)
+
+
+def install(source: Path, name: str) -> None:
+    """The pinned packages of NAME.txt, in a folder of their own: those of the app stay as they are.
+
+    Kept in the build's cache: each change of the app makes this layer again, and need not fetch them again.
+    """
+    requirements = source / f"{name}.txt"
+    wanted = f"{requirements.read_text()} {sysconfig.get_config_var('SOABI')} {sys.version}"
+    kept = CACHE / f"{name}-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
+    if not kept.exists():
+        fetched = Path(tempfile.mkdtemp(dir=CACHE))
+        fetch(requirements, fetched)
+        compileall.compile_dir(str(fetched), quiet=1)
+        with contextlib.suppress(OSError):
+            # Another build may have been faster.
+            fetched.rename(kept)
+    shutil.copytree(kept, STACK / name)
+
+
+def fetch(requirements: Path, target: Path) -> None:
+    argv = [sys.executable, "-m", "pip", "install", "--quiet", "--no-cache-dir", "--disable-pip-version-check"]
+    argv += ["--root-user-action", "ignore", "--only-binary", ":all:", "--no-deps", "--require-hashes"]
+    argv += ["--no-compile", "--target", str(target), "--requirement", str(requirements)]
+    done = subprocess.run(argv, env={**os.environ, "PYTHONPATH": "/mnt/pip"}, capture_output=True, text=True)
+    if done.returncode:
+        fail(f"The stack's packages can't be installed for {sys.executable} ({sys.version.split()[0]}): {done.stderr}")
+
+
+def too_old(what: str, version: str) -> bool:
+    return tuple(int(part) for part in version.split(".")[:2]) < OLDEST[what]
+
+
+def check(what: str, version: str) -> None:
+    if too_old(what, version):
+        oldest = ".".join(map(str, OLDEST[what]))
+        fail(f"{what} {version} of the app's image is too old for the stack: {oldest} or newer is needed.")
+
+
+def record_revisions() -> None:
+    """What the app's own Alembic knows, for `/health` and the migration: neither env.py nor a database is needed."""
+    if not any(Path(name).exists() for name in ("alembic.ini", "pyproject.toml")):
+        return
+    done = subprocess.run([sys.executable, "-c", REVISIONS], capture_output=True, text=True)
+    if done.returncode and "No module named 'alembic'" not in done.stderr:
+        fail(f"The app's Alembic configuration can't be read: {done.stderr.strip().splitlines()[-1]}")
+    if done.stdout.strip():
+        found = json.loads(done.stdout)
+        found["versions"] = os.path.relpath(found["versions"])
+        (STACK / "migrations.json").write_text(json.dumps(found))
+
+
+def make_readable(folder: Path) -> None:
+    """Let every uid read what is there, whatever the umask of the clone; what is so already is not copied again."""
+    if folder == Path("/"):
+        return
+    for parent, folders, files in os.walk(folder):
+        for name in [".", *folders, *files]:
+            path = Path(parent, name)
+            if path.is_symlink():
+                continue
+            mode = path.stat().st_mode
+            wanted = mode | (0o555 if path.is_dir() or mode & 0o100 else 0o444)
+            if wanted != mode:
+                path.chmod(wanted)
+
+
+def add_users(file: Path = Path("/etc/passwd")) -> None:
+    """Names for the numbers that the containers run as, where the image has others for neither."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    taken = {part for line in lines for part in line.split(":")[:3:2]}
+    for name, number in USERS.items():
+        if str(number) not in taken:
+            free = name if name not in taken else f"stack-{name}"
+            lines.append(f"{free}:x:{number}:{number}::/tmp:/usr/sbin/nologin")
+    file.write_text("\n".join([*lines, ""]))
+
+
+def main() -> None:
+    source = Path(sys.argv[1])
+    check("Python", sys.version.split()[0])
+    for name in LIBRARIES:
+        install(source, name)
+    version = subprocess.run([sys.executable, "-c", VERSION.format(lib=STACK / "lib")], capture_output=True, text=True)
+    if version.returncode:
+        fail(f"Uvicorn can't be imported: {version.stderr.strip().splitlines()[-1]}")
+    check("Uvicorn", version.stdout.strip())
+    PACKAGE.mkdir(parents=True)
+    for path in source.glob("*.py"):
+        (PACKAGE / path.name).write_text(path.read_text())
+    (STACK / "bin").mkdir()
+    for name, (module, function) in PROGRAMS.items():
+        program = STACK / "bin" / name
+        text = PROGRAM.format(python=sys.executable, code=STACK / "code", module=module, function=function)
+        program.write_text(text)
+        program.chmod(0o755)
+    record_revisions()
+    add_users()
+    for folder in [Path.cwd(), *map(Path, sys.path[1:])]:
+        # What `pip install --user` put below /root is closed to others by that folder's own rights.
+        if Path("/root") in folder.parents and folder.exists():
+            Path("/root").chmod(0o711)
+            make_readable(folder)
+    make_readable(Path.cwd())
+    compileall.compile_dir(str(PACKAGE), quiet=1)
+    make_readable(STACK)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""How much a slot may use, as the kernel says (cgroup v2 and v1), and what fits into that.
+
+Standard library and Python 3.9 only: `./stack plan` computes with it too, on the machine's own Python.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+# v1 has no word for "no limit", only the largest page-aligned number.
+V1_UNLIMITED = 1 << 60
+MIB = 2**20
+SLOTS = 2
+# Connections that a worker is taken to open where nothing else is known: SQLAlchemy's default, 5 and 10 more.
+POOL_SIZE = 15
+# Connections that are not the app's: postgresql.conf keeps 17 for migrations, backups and monitoring, Postgres itself 3
+# for the superuser.
+RESERVED_CONNECTIONS = 20
+# The settings' defaults.
+WORKER_MEMORY = 150
+MAX_CONNECTIONS = 100
+# MiB of PID 1, whose pages the workers share, and of the probe.
+RESERVE = 80
+
+
+def memory_limit(root: Path = CGROUP) -> int | None:
+    """Bytes, or None when there is no limit."""
+    text = _read(root / "memory.max") or _read(root / "memory/memory.limit_in_bytes")
+    if not text or text == "max" or int(text) >= V1_UNLIMITED:
+        return None
+    return int(text)
+
+
+def oom_kills(root: Path = CGROUP) -> int:
+    """How many processes the kernel has ended in this container for want of memory (cgroup v2, v1)."""
+    for path in (root / "memory.events", root / "memory/memory.oom_control"):
+        for line in _read(path).splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
+def cpu_limit(root: Path = CGROUP) -> float | None:
+    """CPUs, a fraction as a fraction, or None when there is no limit."""
+    v2 = _read(root / "cpu.max")
+    if v2:
+        quota, period = v2.split()
+    else:
+        quota = _read(root / "cpu/cpu.cfs_quota_us") or "max"
+        period = _read(root / "cpu/cpu.cfs_period_us") or "100000"
+    if quota in ("max", "-1"):
+        return None
+    return int(quota) / int(period)
+
+
+def worker_count(worker_memory: int, cpus: float | None, memory: int | None) -> int:
+    """Uvicorn workers for one slot, from MiB a worker, the CPU limit and the memory limit in bytes.
+
+    One worker a CPU, the machine's CPUs shared between the slots when the slot has no limit of its own, at least two,
+    so that one can die or hang alone; but never more than the memory holds, since workers share none
+    (https://fastapi.tiangolo.com/deployment/concepts/#memory-per-process), and at least one.
+    """
+    count = max(2, math.ceil(cpus if cpus is not None else (os.cpu_count() or 1) / SLOTS))
+    if memory is not None:
+        count = min(count, (memory // MIB - RESERVE) // worker_memory)
+    return max(1, count)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What one slot starts with: workers, and the connections that there are for each."""
+
+    workers: int
+    pool_size: int
+
+    @property
+    def connections(self) -> int:
+        """What the workers of both slots take from Postgres at most."""
+        return SLOTS * self.workers * self.pool_size
+
+
+def sizes(
+    workers: int | None,
+    worker_memory: int,
+    pool_size: int | None,
+    max_connections: int,
+    cpus: float | None,
+    memory: int | None,
+) -> Sizes:
+    """Complete what is None, and raise ValueError, with the arithmetic and what to set, where it does not fit."""
+    count = workers or worker_count(worker_memory, cpus, memory)
+    needed = count * worker_memory + RESERVE
+    if memory is not None and needed > memory // MIB:
+        limit = memory // MIB
+        fitting = (limit - RESERVE) // worker_memory
+        raise ValueError(
+            f"The workers don't fit into their slot: {count} x WORKER_MEMORY={worker_memory} MiB and {RESERVE} MiB "
+            f"around them are {needed} MiB, and APP_MEMORY is {limit} MiB. "
+            f"Set {f'WORKERS={fitting} or ' if fitting > 0 else ''}APP_MEMORY={needed}m."
+        )
+    all_workers, share = SLOTS * count, max_connections - RESERVED_CONNECTIONS
+    most = share // all_workers
+    size = pool_size or min(POOL_SIZE, max(1, most))
+    if size > most:
+        enough = all_workers * size + RESERVED_CONNECTIONS
+        raise ValueError(
+            f"The pools don't fit into Postgres: {SLOTS} slots x {count} workers x POOL_SIZE={size} are "
+            f"{all_workers * size} connections, and of MAX_CONNECTIONS={max_connections} the app may have {share}. "
+            f"Set {f'POOL_SIZE={most} or ' if most else ''}MAX_CONNECTIONS={enough}."
+        )
+    return Sizes(count, size)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,228 @@
+"""The one-shot migration: any command, once, politely, as the role that owns the schema.
+
+One at a time by an advisory lock, with timeouts that reach every libpq by PGOPTIONS. It waits for a database that is
+away, and for tables in use, and says which revision failed and where the schema is.
+"""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from . import demand, environment, relay, settings
+
+if TYPE_CHECKING:
+    import psycopg
+
+ROLE = "owner"
+# Any number will do, as long as every release uses the same. Where another role holds it, the next one counts.
+LOCK = 5_284_019_753
+# Seconds between two tries.
+PAUSE = 0.5
+# How long a statement may wait for a lock on a table: everything that comes after it waits as long.
+LOCK_TIMEOUT = "1s"
+# A migration that was killed leaves its statement running, for hours maybe; the server looks whether it is still there.
+CHECK_CLIENT = "1s"
+CONTAINS = "Contains the revisions "
+# What the drivers say of a table that somebody else uses.
+IN_USE = re.compile(r"canceling statement due to lock timeout|deadlock detected")
+# What a server says that is there and will not have us, however long we wait: libpq has no SQLSTATE of a connection.
+REFUSED = re.compile(r'authentication failed|no pg_hba\.conf entry|(?:role|database) "[^"]*" does not exist')
+RUNNING = re.compile(r"Running (?P<step>(?:up|down)grade .*)")
+# Whether who has the lock is this role, and not somebody who would only be in the way; nothing when nobody has it.
+HOLDER = """
+SELECT who.usename = current_user FROM pg_catalog.pg_locks AS held JOIN pg_catalog.pg_stat_activity AS who USING (pid)
+WHERE held.locktype = 'advisory' AND held.granted AND who.datname = pg_catalog.current_database()
+AND (held.classid::bigint << 32 | held.objid::bigint) = %s
+"""
+
+
+class Migration:
+    """`deadline` is of time.monotonic(); `known` is what the image knows of its revisions."""
+
+    def __init__(self, chosen: settings.Settings, known: dict[str, Any]) -> None:
+        self.deadline = time.monotonic() + chosen.migrate_deadline
+        self.url = environment.libpq_url()
+        self.graph: dict[str, list[str]] = known.get("graph", {})
+        self.heads = set(known.get("heads", []))
+        timeouts = {
+            "lock_timeout": LOCK_TIMEOUT,
+            "statement_timeout": f"{chosen.migrate_deadline:g}s",
+            "client_connection_check_interval": CHECK_CLIENT,
+        }
+        options = " ".join(f"-c {name}={value}" for name, value in timeouts.items())
+        self.environment = {**os.environ, "PGOPTIONS": f"{os.environ.get('PGOPTIONS', '')} {options}".strip()}
+
+    def connect(self) -> "psycopg.Connection[Any]":
+        """Wait for a database that is away, or not yet known by its name."""
+        import psycopg
+
+        waiting = False
+        while True:
+            try:
+                return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
+            except psycopg.OperationalError as error:
+                said = " ".join(str(error).split())
+                if time.monotonic() > self.deadline or REFUSED.search(said):
+                    fail(f"The database can't be reached: {said}")
+            if not waiting:
+                say("Waiting for the database.")
+                waiting = True
+            time.sleep(PAUSE)
+
+    def lock(self, connection: "psycopg.Connection[Any]") -> None:
+        """Hold the lock of which there is one in the database; end the process when it can't be had by the deadline.
+
+        The server frees it when the connection ends, however this process does. Polled: a connection that waits inside
+        Postgres holds a snapshot, and CREATE INDEX CONCURRENTLY waits for each.
+        """
+        key, waiting = LOCK, False
+        while not value(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", key):
+            ours = value(connection, HOLDER, key)
+            if not ours:
+                # A role that may only use the database must not keep it from its owner. One that was given back just
+                # now is tried again: with another, two would migrate at once.
+                key += ours is False
+                continue
+            if not waiting:
+                say("Waiting for another migration.")
+                waiting = True
+            if time.monotonic() > self.deadline:
+                fail("Another migration held the lock until MIGRATE_DEADLINE.")
+            time.sleep(PAUSE)
+
+    def run(self, command: list[str]) -> None:
+        """Run the command, again while a table is in use; ends the process when it fails."""
+        with self.connect() as connection:
+            self.lock(connection)
+            contained = self.contents(connection)
+            if self.is_newer(contained):
+                return say("The schema is newer than this code: there is nothing to do.")
+            before = self.current(connection)
+            while True:
+                code, last, step = self.attempt(command)
+                if not code:
+                    break
+                if not IN_USE.search(last) or time.monotonic() > self.deadline:
+                    fail(f"Failed: {step or shlex.join(command)}.{self.where(connection)}", code)
+                say("A table is in use; trying again.")
+                time.sleep(PAUSE)
+            after = self.current(connection)
+            self.remember(connection, after, contained)
+        if not self.graph:
+            say("The migration's command ran.")
+        elif after != before:
+            say(f"The schema went from {', '.join(sorted(before)) or 'the base'} to {', '.join(sorted(after))}.")
+
+    def attempt(self, command: list[str]) -> tuple[int, str, str | None]:
+        """Run it once, its lines passed on; return its exit code, its last lines, and the step that Alembic named."""
+        try:
+            process = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+        except OSError as error:
+            settings.exit_wrong(f"MIGRATE={shlex.join(command)} is wrong: {command[0]}: {error.strerror}.")
+        assert process.stdout
+        last: deque[str] = deque(maxlen=200)
+        step = None
+        for line in process.stdout:
+            print(line, end="", file=sys.stderr, flush=True)
+            last.append(line)
+            found = RUNNING.search(line)
+            step = " ".join(found["step"].split()) if found else step
+        return process.wait(), "".join(last), step
+
+    def where(self, connection: "psycopg.Connection[Any]") -> str:
+        import psycopg
+
+        try:
+            at = ", ".join(sorted(self.current(connection))) or "the base"
+        except psycopg.OperationalError:
+            at = "the last whole revision: the database is away"
+        return f" The schema is at {at}." if self.graph else ""
+
+    def contents(self, connection: "psycopg.Connection[Any]") -> set[str]:
+        """The revisions that the schema contains, as the last migration left word: it knew more than this code may."""
+        said = value(connection, "SELECT obj_description(to_regclass('alembic_version'), 'pg_class')")
+        return set((said or "").removeprefix(CONTAINS).split())
+
+    def is_newer(self, contained: set[str]) -> bool:
+        """Whether the schema went through this code's heads to a revision that this code doesn't have.
+
+        So it is after a rollback, which leaves the schema alone. Alembic only sees a revision that it can't find.
+        """
+        return bool(self.heads) and contained >= self.heads and not contained <= self.graph.keys()
+
+    def current(self, connection: "psycopg.Connection[Any]") -> set[str]:
+        if not self.graph or value(connection, "SELECT to_regclass('alembic_version')") is None:
+            return set()
+        return {row[0] for row in connection.execute("SELECT version_num FROM alembic_version")}
+
+    def remember(self, connection: "psycopg.Connection[Any]", current: set[str], before: set[str]) -> None:
+        """Write down what the schema contains, as a comment on Alembic's table: no table more for a backup to carry."""
+        now, waiting = set[str](), list(current)
+        while waiting:
+            one = waiting.pop()
+            if one not in now:
+                now.add(one)
+                waiting += self.graph.get(one, [])
+        if now and now != before:
+            # A utility statement takes no parameters; a revision's name that Alembic takes has no quote.
+            text = f"{CONTAINS}{' '.join(sorted(now))}".replace("'", "")
+            connection.execute(f"COMMENT ON TABLE alembic_version IS '{text}'".encode())
+
+
+def value(connection: "psycopg.Connection[Any]", statement: str, *parameters: object) -> Any:
+    row = connection.execute(statement.encode(), parameters or None).fetchone()
+    return row[0] if row else None
+
+
+def say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def fail(words: str, code: int = 1) -> NoReturn:
+    say(words)
+    raise SystemExit(code if 0 < code < 128 else 1)
+
+
+def begin() -> settings.Settings:
+    """Have the environment of a migration. A wrong setting ends the process with 2."""
+    chosen = settings.load_or_exit()
+    environment.prepare(chosen, ROLE)
+    if not chosen.database_url:
+        # For a migration that speaks TCP alone. It ends with the container.
+        with socket.create_server(relay.ADDRESS) as listener:
+            demand.OnDemand(listener, str(environment.STACK / "bin/relay")).spawn()
+    return chosen
+
+
+def main() -> int:
+    chosen, known = begin(), environment.migrations()
+    command = shlex.split(chosen.migrate or ("alembic upgrade heads" if known else "none"))
+    if command == ["none"]:
+        say("There is no migration: MIGRATE names a command.")
+        return 0
+    sys.path.append(str(environment.STACK / "db"))
+    Migration(chosen, known).run(command)
+    return 0
+
+
+def run() -> int:
+    """Become the command that is given, in the environment of a migration: `alembic current`, `python -m shop.seed`."""
+    begin()
+    try:
+        os.execvp(sys.argv[1], sys.argv[1:])
+    except OSError as error:
+        settings.exit_wrong(f"{Path(sys.argv[1]).name} can't be run: {error.strerror}.")

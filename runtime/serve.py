@@ -1,0 +1,94 @@
+"""The command of a slot, PID 1: checks the settings, finds the app, and becomes the workers' supervisor."""
+
+import ipaddress
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+from . import environment, find, probe, relay, schema, settings
+from .demand import OnDemand
+from .settings import Settings
+from .supervisor import SIGNALS, Supervisor
+
+# The role that serves.
+ROLE = "app"
+
+
+def own_networks(proc: Path = Path("/proc/net")) -> "list[str]":
+    """The IPv4 networks that this container is on: Traefik's, whatever addresses Docker chose for it."""
+    networks = []
+    for line in (proc / "route").read_text().splitlines()[1:]:
+        _, destination, gateway, *_, mask, _, _, _ = line.split()
+        if gateway == "00000000" and destination != "00000000":
+            network, netmask = (ipaddress.IPv4Address(bytes.fromhex(word)[::-1]) for word in (destination, mask))
+            networks.append(str(ipaddress.IPv4Network(f"{network}/{netmask}")))
+    return networks
+
+
+def trusted(chosen: Settings) -> str:
+    """Who may say who the client is, as Uvicorn takes it."""
+    return chosen.forwarded_allow_ips or ",".join(filter(None, [*own_networks(), chosen.trusted_proxies]))
+
+
+def programs(chosen: Settings) -> "list[OnDemand]":
+    """What is started when somebody connects: the one that asks for `/health`, and the way to Postgres by TCP."""
+    schema.SOCKET.unlink(missing_ok=True)
+    questions = socket.socket(socket.AF_UNIX)
+    questions.bind(str(schema.SOCKET))
+    questions.listen()
+    found = [OnDemand(questions, str(environment.STACK / "bin/schema"))]
+    if not chosen.database_url:
+        found.append(OnDemand(socket.create_server(relay.ADDRESS), str(environment.STACK / "bin/relay")))
+    return found
+
+
+def begin() -> "tuple[Settings, find.Found]":
+    """The settings and where the app is; what is wrong with either ends the process with 2 after one sentence."""
+    chosen = settings.load_or_exit()
+    environment.prepare(chosen, ROLE)
+    environment.find_libraries()
+    try:
+        return chosen, find.find(chosen.app, find.entrypoint, Path.cwd())
+    except find.NotFound as wrong:
+        settings.exit_wrong(str(wrong))
+
+
+def main() -> int:
+    # The kernel drops a signal that PID 1 does not handle yet: Docker would wait, and then kill a slot that serves by
+    # now. Blocked, a signal waits until the supervisor handles it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    if os.getpid() != 1:
+        settings.exit_wrong(
+            "The image's ENTRYPOINT runs its command as a child, so that no signal reaches the app: end it with "
+            '`exec "$@"`.'
+        )
+    chosen, found = begin()
+    sizes = settings.sizes_or_exit(chosen)
+    os.environ["STACK_POOL_SIZE"] = str(sizes.pool_size)
+    from . import worker
+
+    worker.share()
+    made = worker.config(worker.application(found, chosen), chosen, trusted(chosen))
+    # Bound, and listening only once a worker does: until then Traefik is refused and asks the other slot.
+    listener = made.bind_socket()
+    return Supervisor(
+        partial(worker.work, made, chosen.watchdog_seconds),
+        listener,
+        sizes.workers,
+        chosen.drain_seconds,
+        chosen.graceful_seconds,
+        socket.create_server(("", probe.PORT)),
+        programs(chosen),
+    ).run()
+
+
+def check() -> int:
+    """Whether the settings are right and the app can be imported with them: asked before a release serves."""
+    chosen, found = begin()
+    settings.sizes_or_exit(chosen)
+    find.load(found)
+    print(f"The app is {found.module}.", file=sys.stderr)
+    return 0

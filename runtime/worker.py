@@ -1,0 +1,140 @@
+"""One Uvicorn worker of a slot, forked from a parent that has imported all of this but not the app."""
+
+import asyncio
+import contextlib
+import faulthandler
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import uvicorn
+
+from . import find, settings
+from .away import Away
+from .body import BodyLimit
+from .headers import Headers
+from .health import ASGIApp, Health
+from .supervisor import STARTUP_FAILURE
+
+# What most apps import, and what survives a fork: memory that all workers share, where the app has it. Never the app's
+# own code: what it does at import, threads or a model on a GPU, may not survive one.
+SHARED = (
+    "fastapi",
+    "pydantic",
+    "sqlalchemy.ext.asyncio",
+    "sqlalchemy.orm",
+    "psycopg",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "asyncpg",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.httptools_impl",
+    "uvloop",
+)
+PORT = 8000
+# Seconds. Traefik closes a connection that was idle for 60 (idleConnTimeout in traefik/dynamic/app.yaml). Uvicorn must
+# wait longer: a POST on a connection that is just being closed gets 502, because it may not be sent again. A worker
+# whose loop stood still closes old connections before it reads them. The watchdog ends it after 30 s: 40 are enough.
+KEEP_ALIVE = 100
+# A worker grows where PID 1 doesn't: of the two the kernel, out of memory, takes the one with the higher number.
+OOM_SCORE = "500"
+
+
+class Worker(uvicorn.Server):
+    """Uvicorn's server under a watchdog: a loop that stands still for `watchdog_seconds` ends the worker.
+
+    It first prints where every thread is. The timer is a thread in C, which needs neither the loop nor the GIL.
+    """
+
+    def __init__(self, config: uvicorn.Config, watchdog_seconds: float, serving: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.watchdog_seconds = watchdog_seconds
+        self.serving = serving
+
+    async def main_loop(self) -> None:
+        self.serving()
+        alive = asyncio.create_task(self.say_alive())
+        try:
+            await super().main_loop()
+        finally:
+            alive.cancel()
+            faulthandler.cancel_dump_traceback_later()
+
+    async def shutdown(self, sockets: "list[socket.socket] | None" = None) -> None:
+        # What Traefik sent before it knew of the drain may still wait in the kernel, when each turn of the loop takes
+        # seconds: one turn accepts the connection, the next reads the request.
+        for _ in range(3):
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
+
+    async def say_alive(self) -> None:
+        armed = 0.0
+        while True:
+            self.serving()
+            if time.monotonic() - armed > self.watchdog_seconds / 6:
+                armed = time.monotonic()
+                # A thread each time: not every second.
+                faulthandler.dump_traceback_later(self.watchdog_seconds, exit=True)
+            await asyncio.sleep(min(1, self.watchdog_seconds / 6))
+
+
+def application(found: find.Found, chosen: settings.Settings) -> Callable[[], ASGIApp]:
+    """What makes the app, with all that stands around it. One that can't be imported ends the slot.
+
+    Trying again at once, for ever, would help nobody; Docker's restart policy waits longer each time.
+    """
+
+    def make() -> ASGIApp:
+        try:
+            app = find.load(found)
+        except find.NotFound as wrong:
+            print(wrong, file=sys.stderr)
+        except Exception:
+            traceback.print_exc()
+        else:
+            around = BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit)
+            return Headers(Health(around), chosen.content_security_policy)
+        sys.exit(STARTUP_FAILURE)
+
+    return make
+
+
+def config(app: Callable[[], ASGIApp], chosen: settings.Settings, forwarded_allow_ips: str) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        factory=True,
+        # An instance with __call__ would be taken for ASGI 2 by an older Uvicorn.
+        interface="asgi3",
+        host="0.0.0.0",  # noqa: S104 - the container's own network
+        port=PORT,
+        log_level=chosen.log_level,
+        # Traefik logs every request; here it would cost a third of the speed.
+        access_log=False,
+        server_header=False,
+        forwarded_allow_ips=forwarded_allow_ips,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=chosen.graceful_seconds,
+    )
+
+
+def work(made: uvicorn.Config, watchdog_seconds: float, listener: socket.socket, serving: Callable[[], None]) -> int:
+    """Serve until told to stop, after a call of `serving`; return the exit code."""
+    # A wish: where it is refused, the worker serves all the same.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+    worker = Worker(made, watchdog_seconds, serving)
+    worker.run([listener])
+    return 0 if worker.started else STARTUP_FAILURE
+
+
+def share() -> None:
+    """Import what all workers will need, where the app's environment has it."""
+    for name in SHARED:
+        # One that is broken is the app's to tell, when it imports it.
+        with contextlib.suppress(Exception):
+            if find_spec(name.partition(".")[0]):
+                import_module(name)

@@ -1,0 +1,69 @@
+"""PID 1 of a slot, as far as it starts programs on demand."""
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime import settings
+from runtime.demand import OnDemand
+from tests.conftest import REPO
+
+Demand = Callable[[socket.socket, str], OnDemand]
+# What runtime/install.py makes of a function.
+PROGRAM = """
+import sys
+sys.path[0] = "{repository}"
+{code}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test has the settings that it makes, and no other's environment."""
+    for name in [name for name in os.environ if name.startswith(settings.PREFIX)]:
+        monkeypatch.delenv(name)
+    settings.load.cache_clear()
+    yield
+    settings.load.cache_clear()
+
+
+@pytest.fixture
+def demand(tmp_path: Path) -> Iterator[Demand]:
+    """Starts what is given as code when somebody connects to the listener, and again after it ended."""
+    loops: list[tuple[OnDemand, threading.Event, threading.Thread]] = []
+
+    def demand(listener: socket.socket, code: str) -> OnDemand:
+        path = tmp_path / f"program-{len(loops)}"
+        path.write_text(PROGRAM.format(repository=REPO, code=code))
+        program, done = OnDemand(listener, str(path)), threading.Event()
+        thread = threading.Thread(target=loop, args=(program, done))
+        thread.start()
+        loops.append((program, done, thread))
+        return program
+
+    yield demand
+    for program, done, thread in loops:
+        done.set()
+        thread.join()
+        if program.pid:
+            os.kill(program.pid, signal.SIGKILL)
+            os.waitpid(program.pid, 0)
+        program.listener.close()
+
+
+def loop(program: OnDemand, done: threading.Event) -> None:
+    with selectors.PollSelector() as selector:
+        program.watch(selector)
+        while not done.is_set():
+            for key, _ in selector.select(0.02):
+                key.data()
+            with contextlib.suppress(ChildProcessError):
+                if program.pid and os.waitpid(program.pid, os.WNOHANG)[0]:
+                    program.ended(program.pid)

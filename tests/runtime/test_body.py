@@ -1,0 +1,104 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from runtime.body import HELD, BodyLimit
+from runtime.health import Receive, Scope, Send
+from tests.conftest import REPO
+from tests.runtime.asgi import Answer, answering, ask, part, start
+
+LIMIT = 100
+# In a process that has no Starlette.
+BARE = """
+import sys
+from runtime.body import BodyLimit
+from tests.runtime.asgi import ask, part, start
+async def app(scope, receive, send):
+    await receive()
+    await send(start(200))
+found = ask(BodyLimit(app, 100), "POST", chunks=[b"x" * 101], headers=[("transfer-encoding", "chunked")])
+print("starlette" in sys.modules, found.status, found.body.decode())
+"""
+
+
+async def reading(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that knows nothing of FastAPI's exceptions."""
+    body = await Request(scope, receive).body()
+    await PlainTextResponse(str(len(body)))(scope, receive, send)
+
+
+def upload(limit: BodyLimit, chunks: list[bytes], length: str | None = None) -> Answer:
+    headers = [("content-length", length)] if length else [("transfer-encoding", "chunked")] * bool(chunks)
+    return ask(limit, "POST", "/", chunks, headers)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "length", "status"),
+    [
+        ([b"x" * 100], "100", 200),
+        ([b"x" * 50, b"x" * 50], None, 200),
+        ([], "101", 413),
+        ([b"x" * 50, b"x" * 51], None, 413),
+        ([b"x" * 101], "5", 413),
+        ([], None, 200),
+    ],
+)
+def test_limit(chunks: list[bytes], length: str | None, status: int) -> None:
+    """One byte over is 413, by Content-Length before anything is read, and by count where there is none or a lie."""
+    found = upload(BodyLimit(reading, LIMIT), chunks, length)
+    assert found.status == status
+    if status == 413:
+        assert json.loads(found.body) == {"detail": "A request's body may have 100 bytes."}
+
+
+def test_bodies_of_all_requests_together() -> None:
+    """What a worker's requests hold together is bounded: one more is 503, and is forgotten when it ends."""
+    limit = BodyLimit(reading, LIMIT)
+    limit.held = HELD * LIMIT - 10
+    assert upload(limit, [b"x" * 10]).status == 200
+    refused = upload(limit, [b"x" * 11])
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert limit.held == HELD * LIMIT - 10
+
+
+def test_app_answers_in_its_own_way() -> None:
+    """Starlette, and so FastAPI, sees its own exception where it reads the body, and whatever it does with those."""
+
+    async def upload_route(request: Request) -> Response:
+        return PlainTextResponse(str(len(await request.body())))
+
+    async def own(_request: Request, error: Exception) -> Response:
+        return PlainTextResponse(f"mine: {getattr(error, 'detail', '')}", status_code=413)
+
+    app = Starlette(routes=[Route("/", upload_route, methods=["POST"])], exception_handlers={413: own})
+    assert upload(BodyLimit(app, LIMIT), [b"x" * 101]).body == b"mine: A request's body may have 100 bytes."
+
+
+def test_app_without_starlette() -> None:
+    """Where the app's environment has none the refusal is the stack's alone."""
+    done = subprocess.run([sys.executable, "-c", BARE], cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert done.stdout == 'False 413 {"detail":"A request\'s body may have 100 bytes."}\n', done.stderr
+
+
+def test_answer_that_has_begun_is_not_answered_again() -> None:
+    """An app that answers before it has read all is cut off where it reads too much."""
+
+    async def early(_scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        await receive()
+        await send(part(b"never"))
+
+    found = upload(BodyLimit(early, LIMIT), [b"x" * 101])
+    assert found.error
+    assert found.sent == [start(200)]
+
+
+def test_body_that_nobody_reads() -> None:
+    """A small one costs nothing, and the answer is the app's."""
+    assert upload(BodyLimit(answering(200, b"fine"), LIMIT), [b"x"], "1").body == b"fine"

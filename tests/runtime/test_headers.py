@@ -1,0 +1,62 @@
+"""The security headers around an app: its own count, and what it leaves out has a default."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from runtime.headers import DEFAULTS, DOCS, POLICY, STRICT, Headers
+from runtime.health import Message
+
+
+def asked(headers: Headers, path: str = "/") -> list[tuple[bytes, bytes]]:
+    """The headers of the answer."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    asyncio.run(headers({"type": "http", "path": path}, receive, send))
+    found: list[tuple[bytes, bytes]] = sent[0]["headers"]
+    return found
+
+
+def answering(*own: tuple[bytes, bytes], policy: str | None = None) -> Headers:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": list(own)})
+        await send({"type": "http.response.body", "body": b""})
+
+    return Headers(app, policy)
+
+
+def test_defaults() -> None:
+    """An app that says nothing has all of them, and may load nothing."""
+    assert dict(asked(answering())) == {**DEFAULTS, POLICY: STRICT.encode()}
+
+
+@pytest.mark.parametrize("name", [*DEFAULTS, POLICY])
+def test_the_apps_own_wins(name: bytes) -> None:
+    """However it writes the name, its value is the only one."""
+    found = asked(answering((name.title(), b"mine")))
+    assert [value for key, value in found if key.lower() == name] == [b"mine"]
+    assert len(found) == len(DEFAULTS) + 1
+
+
+def test_policy_of_a_setting() -> None:
+    """CONTENT_SECURITY_POLICY is the default then, but not for FastAPI's own pages."""
+    headers = answering(policy="default-src 'self'")
+    assert dict(asked(headers))[POLICY] == b"default-src 'self'"
+    assert dict(asked(headers, "/docs"))[POLICY] == DOCS.encode()
+
+
+def test_html_under_the_default_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A page that may load nothing names the setting in the slot's log."""
+    headers = answering((b"content-type", b"text/html; charset=utf-8"))
+    for _ in range(2):
+        asked(headers, "/shop")
+    said = capsys.readouterr().err
+    assert said.startswith("/shop is HTML, and may load nothing: CONTENT_SECURITY_POLICY in .env")
+    assert said.count("\n") == 1

@@ -1,0 +1,150 @@
+"""What is answered in front of whatever app."""
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from runtime import environment, schema, supervisor
+from runtime.health import Health
+from runtime.settings import Settings
+from tests.conftest import Database
+from tests.runtime.asgi import answering, ask
+from tests.runtime.conftest import Demand
+
+APP = Health(answering(200, b"the app's"))
+
+
+def test_live_and_ready() -> None:
+    """A slot that serves is live and ready."""
+    assert ask(APP, path="/live").status == 200
+    assert ask(APP, path="/ready").status == 200
+    assert ask(APP, "HEAD", "/ready").status == 200
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("GET", "/livery"), ("POST", "/live"), ("GET", "/x/ready")])
+def test_all_else_is_the_apps(method: str, path: str) -> None:
+    """Another path, and another method of these."""
+    assert ask(APP, method, path).body == b"the app's"
+
+
+def test_draining_slot_is_live_and_serves_but_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a slot drains only `/ready` changes."""
+    (tmp_path / "draining").touch()
+    monkeypatch.setattr(supervisor, "DRAINING", tmp_path / "draining")
+    assert ask(APP, path="/ready").status == 503
+    assert ask(APP, path="/live").status == 200
+    assert ask(APP).status == 200
+
+
+def test_slot_whose_workers_do_not_all_serve_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets no requests, unless the others don't come in time."""
+    mark = tmp_path / "incomplete"
+    mark.touch()
+    monkeypatch.setattr(supervisor, "INCOMPLETE", mark)
+    assert ask(APP, path="/ready").status == 503
+    since = time.time() - supervisor.COMPLETE_SECONDS - 1
+    os.utime(mark, (since, since))
+    assert ask(APP, path="/ready").status == 200
+
+
+def health() -> tuple[int, dict[str, Any]]:
+    answer = ask(APP, path="/health")
+    return answer.status, json.loads(answer.body)
+
+
+def image(folder: Path, monkeypatch: pytest.MonkeyPatch, *heads: str) -> None:
+    """What the build found of the app's revisions."""
+    monkeypatch.setattr(environment, "STACK", folder)
+    (folder / "migrations.json").write_text(json.dumps({"heads": heads, "graph": {head: [] for head in heads}}))
+
+
+@pytest.fixture
+def asked(demand: Demand, empty: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """PID 1 has the program that asks this database."""
+    monkeypatch.setenv("DATABASE_URL", empty.app_url)
+    monkeypatch.setattr(schema, "SOCKET", tmp_path / "schema.sock")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(schema.SOCKET))
+    listener.listen()
+    demand(listener, "from runtime import schema\nsys.exit(schema.main())")
+    return empty
+
+
+def test_health_tells_whether_the_schema_is_at_head(
+    asked: Database, owner: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 at the head of the image's migrations, 503 anywhere else, an empty database included."""
+    image(tmp_path, monkeypatch, "b2")
+    who = {"release": Settings().release, "slot": socket.gethostname()}
+    at = {"database": "ok", "at_head": False, "head": ["b2"], **who}
+    assert health() == (503, at | {"schema": []})
+    owner.execute("INSERT INTO alembic_version VALUES ('a1')")
+    assert health() == (503, at | {"schema": ["a1"]})
+    owner.execute("UPDATE alembic_version SET version_num = 'b2'")
+    assert health() == (200, at | {"schema": ["b2"], "at_head": True})
+
+
+def test_health_knows_several_heads(
+    asked: Database, owner: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, in whatever order."""
+    image(tmp_path, monkeypatch, "b2", "a1")
+    owner.execute("INSERT INTO alembic_version VALUES ('b2')")
+    assert health()[0] == 503
+    owner.execute("INSERT INTO alembic_version VALUES ('a1')")
+    assert health()[0] == 200
+
+
+@pytest.mark.usefixtures("asked")
+def test_health_without_alembic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says whether the database answers, and who says so."""
+    monkeypatch.setattr(environment, "STACK", tmp_path)
+    monkeypatch.setenv("STACK_RELEASE", "7")
+    assert health() == (200, {"database": "ok", "release": "7", "slot": socket.gethostname()})
+
+
+def test_database_away_and_back(asked: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Away is a 503 in time, everything else goes on; back needs no restart."""
+    if not asked.server:
+        pytest.skip("needs a server of our own")
+    image(tmp_path, monkeypatch, "b2")
+    assert health()[1]["database"] == "ok"
+    asked.server.stop()
+    try:
+        begun = time.monotonic()
+        status, said = health()
+        assert time.monotonic() - begun < 3
+        assert (status, said["database"], said["head"]) == (503, "away", ["b2"])
+        assert ask(APP, path="/ready").status == 200
+        assert ask(APP).status == 200
+    finally:
+        asked.server.start()
+    assert health()[1]["database"] == "ok"
+
+
+def test_health_without_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens, or who listens never answers: that is away too, and no traceback."""
+    monkeypatch.setattr(schema, "SOCKET", tmp_path / "nowhere.sock")
+    assert health()[0] == 503
+    monkeypatch.setattr(schema, "SOCKET", tmp_path / "schema.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(schema.SOCKET))
+        listener.listen()
+        monkeypatch.setattr("runtime.health.PATIENCE", 0.2)
+        assert health()[1]["database"] == "away"
+
+
+def test_program_that_ends_without_a_word(demand: Demand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks is told away."""
+    monkeypatch.setattr(schema, "SOCKET", tmp_path / "schema.sock")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(schema.SOCKET))
+    listener.listen()
+    demand(listener, "raise SystemExit(1)")
+    assert health()[1]["database"] == "away"

@@ -1,0 +1,187 @@
+"""What the build of the stack's layer does to an image, as far as it needs none."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from runtime import install
+from tests.conftest import REPO
+
+# In the app's folder, as the build runs it.
+RECORD = """
+import sys
+sys.path[0] = sys.argv[1]
+from pathlib import Path
+from runtime import install
+install.STACK = Path(sys.argv[2])
+install.record_revisions()
+"""
+REVISION = "revision = {0!r}\ndown_revision = {1!r}\n\ndef upgrade():\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "version", "old"),
+    [
+        ("Python", "3.9.18", True),
+        ("Python", "3.10.0", False),
+        ("Python", "3.15.0a1", False),
+        ("Python", "4.0.0", False),
+        ("Uvicorn", "0.30.6", True),
+        ("Uvicorn", "0.31.0", False),
+        ("Uvicorn", "1.0.0", False),
+    ],
+)
+def test_too_old(what: str, version: str, old: bool) -> None:
+    """By the first two numbers, as numbers."""
+    assert install.too_old(what, version) is old
+
+
+def test_version_that_is_too_old_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """It names what the app's image has, and what is needed."""
+    install.check("Python", "3.14.0")
+    with pytest.raises(SystemExit) as end:
+        install.check("Uvicorn", "0.20.0")
+    assert end.value.code == 1
+    said = "Uvicorn 0.20.0 of the app's image is too old for the stack: 0.31 or newer is needed.\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("name", install.PROGRAMS)
+def test_program_is_a_function(name: str) -> None:
+    """Each program of the layer is a function that there is."""
+    module, function = install.PROGRAMS[name]
+    assert callable(getattr(import_module(f"runtime.{module}"), function))
+
+
+@pytest.mark.parametrize(
+    ("before", "added"),
+    [
+        ("root:x:0:0::/root:/bin/sh\n", ["app:x:10001", "owner:x:10002"]),
+        ("root:x:0:0::/root:/bin/sh", ["app:x:10001", "owner:x:10002"]),
+        (None, ["app:x:10001", "owner:x:10002"]),
+        # The number has a name, which is as good as another.
+        ("web:x:10001:10001::/srv:/bin/sh\n", ["owner:x:10002"]),
+        # The name has another number, and keeps it.
+        ("app:x:1000:1000::/home/app:/bin/sh\n", ["stack-app:x:10001", "owner:x:10002"]),
+        ("app:x:10001:10001::/tmp:/bin/sh\nowner:x:10002:10002::/tmp:/bin/sh\n", []),
+    ],
+)
+def test_users_are_added(tmp_path: Path, before: str | None, added: list[str]) -> None:
+    """Each number has a name then; what the image has stays as it is."""
+    file = tmp_path / "passwd"
+    if before is not None:
+        file.write_text(before)
+    install.add_users(file)
+    lines = file.read_text().splitlines()
+    kept = (before or "").splitlines()
+    assert lines[: len(kept)] == kept
+    assert [":".join(line.split(":")[:3]) for line in lines[len(kept) :]] == added
+    assert file.read_text().endswith("\n")
+
+
+def test_everybody_may_read(tmp_path: Path) -> None:
+    """Whatever the umask of the clone; a program stays one, nothing else becomes one, and no right goes away."""
+    modes = {"code": 0o700, "code/app.py": 0o600, "code/run": 0o750, "code/data": 0o640, "code/shared": 0o664}
+    for name, mode in modes.items():
+        path = tmp_path / name
+        path.mkdir() if name == "code" else path.touch()
+        path.chmod(0o700 if name == "code" else mode)
+    outside = tmp_path / "outside"
+    outside.touch()
+    outside.chmod(0o600)
+    (tmp_path / "code/link").symlink_to(outside)
+    install.make_readable(tmp_path / "code")
+    found = {name: (tmp_path / name).stat().st_mode & 0o777 for name in modes}
+    assert found == {
+        "code": 0o755,
+        "code/app.py": 0o644,
+        "code/run": 0o755,
+        "code/data": 0o644,
+        "code/shared": 0o664,
+    }
+    assert outside.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_may_be_read_already_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of rights would copy the file into the layer."""
+    (tmp_path / "app.py").touch(0o644)
+    tmp_path.chmod(0o755)
+    changed: list[Path] = []
+    monkeypatch.setattr(Path, "chmod", lambda path, mode: changed.append(path))
+    install.make_readable(tmp_path)
+    assert changed == []
+
+
+def record(folder: Path) -> tuple[dict[str, object] | None, str]:
+    """What is written down of the app's revisions in that folder, and what is said."""
+    stack = folder / "stack"
+    stack.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", RECORD, str(REPO), str(stack)],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    file = stack / "migrations.json"
+    return (json.loads(file.read_text()) if file.exists() else None), done.stderr
+
+
+def write(folder: Path, *revisions: tuple[str, object], versions: str = "versions") -> None:
+    (folder / "migrations" / versions).mkdir(parents=True)
+    # Neither needed nor run: it would connect.
+    (folder / "migrations/env.py").write_text("raise RuntimeError('env.py was run')")
+    for name, down in revisions:
+        (folder / "migrations" / versions / f"{name}.py").write_text(REVISION.format(name, down))
+
+
+INI = "[alembic]\nscript_location = migrations\n"
+
+
+def test_revisions_are_written_down(tmp_path: Path) -> None:
+    """Heads, parents and the folder, without a database and without env.py."""
+    (tmp_path / "alembic.ini").write_text(INI)
+    write(tmp_path, ("a", None), ("b", "a"), ("c", "a"), ("d", ("b", "c")), ("e", "a"))
+    graph = {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"], "e": ["a"]}
+    assert record(tmp_path) == ({"heads": ["d", "e"], "graph": graph, "versions": "migrations/versions"}, "")
+
+
+def test_revisions_of_a_project(tmp_path: Path) -> None:
+    """The configuration may be in pyproject.toml alone."""
+    (tmp_path / "pyproject.toml").write_text('[tool.alembic]\nscript_location = "migrations"\n')
+    write(tmp_path, ("a", None))
+    assert record(tmp_path)[0] == {"heads": ["a"], "graph": {"a": []}, "versions": "migrations/versions"}
+
+
+def test_revisions_in_several_folders(tmp_path: Path) -> None:
+    """Each folder's count; a new one would go into the first."""
+    (tmp_path / "alembic.ini").write_text(
+        INI + "path_separator = space\nversion_locations = migrations/one migrations/two\n"
+    )
+    write(tmp_path, ("a", None), versions="one")
+    (tmp_path / "migrations/two").mkdir()
+    (tmp_path / "migrations/two/b.py").write_text(REVISION.format("b", "a"))
+    assert record(tmp_path) == ({"heads": ["b"], "graph": {"b": ["a"], "a": []}, "versions": "migrations/one"}, "")
+
+
+@pytest.mark.parametrize("files", [{}, {"pyproject.toml": "[project]\nname = 'shop'\n"}, {"alembic.ini": "[other]\n"}])
+def test_app_without_alembic(tmp_path: Path, files: dict[str, str]) -> None:
+    """Nothing is written down, and nothing is wrong."""
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert record(tmp_path) == (None, "")
+
+
+def test_configuration_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    """The build ends with what Alembic says of it."""
+    (tmp_path / "alembic.ini").write_text(INI)
+    found, said = record(tmp_path)
+    assert found is None
+    assert said.startswith("The app's Alembic configuration can't be read: ")
+    assert said.count("\n") == 1

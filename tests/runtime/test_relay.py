@@ -1,0 +1,98 @@
+"""The way to Postgres for apps that speak TCP alone, on a real Postgres."""
+
+import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from tests.conftest import Database, Server
+from tests.runtime.conftest import Demand
+
+CODE = """
+from runtime import relay
+relay.SOCKET_FOLDER = "{folder}"
+sys.exit(relay.main())
+"""
+ROW = "x" * 100_000
+
+
+@pytest.fixture
+def server(empty: Database) -> Server:
+    if not empty.server:
+        pytest.skip("needs a socket of our own")
+    return empty.server
+
+
+@pytest.fixture
+def port(demand: Demand, server: Server) -> int:
+    listener = socket.create_server(("127.0.0.1", 0))
+    port: int = listener.getsockname()[1]
+    demand(listener, CODE.format(folder=server.folder))
+    return port
+
+
+def connect(port: int) -> psycopg.Connection:
+    return psycopg.connect(f"postgresql://app@127.0.0.1:{port}/app", autocommit=True, connect_timeout=20)
+
+
+def test_app_reaches_postgres_by_tcp(port: int) -> None:
+    """As the role that it is, on Postgres's own socket."""
+    with connect(port) as connection:
+        assert connection.execute("SELECT current_user, inet_server_addr()").fetchone() == ("app", None)
+
+
+def test_much_goes_both_ways(port: int) -> None:
+    """Megabytes in one statement, and in its answer."""
+    with connect(port) as connection:
+        large = ROW * 50
+        row = connection.execute("SELECT %s::text, md5(%s)", (large, large)).fetchone()
+        assert row
+        assert row[0] == large
+
+
+def test_many_at_once(port: int) -> None:
+    """None waits for another."""
+
+    def ask(number: int) -> object:
+        with connect(port) as connection:
+            connection.execute("SELECT pg_sleep(0.3)")
+            return connection.execute("SELECT %s::int", (number,)).fetchone()
+
+    with ThreadPoolExecutor(10) as pool:
+        assert list(pool.map(ask, range(10))) == [(number,) for number in range(10)]
+
+
+def test_end_of_one_side_is_the_end_of_the_other(port: int, owner: psycopg.Connection, server: Server) -> None:
+    """Postgres keeps no backend for an app that has gone, and an app learns that its backend has."""
+    gone = connect(port)
+    backend = gone.info.backend_pid
+    # Without a word of Postgres's protocol.
+    with socket.socket(fileno=os.dup(gone.fileno())) as its_socket:
+        its_socket.shutdown(socket.SHUT_RDWR)
+    deadline = time.monotonic() + 20
+    while owner.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (backend,)).fetchone():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    gone.close()
+    with connect(port) as left:
+        server.sql(f"SELECT pg_terminate_backend({left.info.backend_pid})")
+        with pytest.raises(psycopg.OperationalError):
+            left.execute("SELECT 1")
+
+
+def test_postgres_that_is_away_is_told_at_once(port: int, server: Server) -> None:
+    """As if nobody listened, and no other connection is the worse for it."""
+    connect(port).close()
+    server.stop()
+    try:
+        begun = time.monotonic()
+        with pytest.raises(psycopg.OperationalError):
+            connect(port)
+        assert time.monotonic() - begun < 3
+    finally:
+        server.start()
+    with connect(port) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)

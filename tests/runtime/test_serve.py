@@ -1,0 +1,116 @@
+"""What a slot starts with, and what it refuses to start with."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime import serve
+from runtime.settings import Settings
+from tests.conftest import REPO
+
+ROUTE = """\
+Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
+eth0	00000000	010012AC	0003	0	0	0	00000000	0	0	0
+eth0	000012AC	00000000	0001	0	0	0	0000FFFF	0	0	0
+eth1	0000A8C0	00000000	0001	0	0	0	00F0FFFF	0	0	0
+"""
+# As runtime/install.py makes it.
+PROGRAM = """
+import sys
+sys.path[0] = sys.argv[1]
+from runtime.serve import {function}
+sys.exit({function}())
+"""
+APP = "from fastapi import FastAPI\napp = FastAPI()\n"
+
+
+def test_own_networks(tmp_path: Path) -> None:
+    """The networks that the container is on, not the way out of them."""
+    (tmp_path / "route").write_text(ROUTE)
+    assert serve.own_networks(tmp_path) == ["172.18.0.0/16", "192.168.0.0/20"]
+
+
+def test_no_network(tmp_path: Path) -> None:
+    """A container without a network trusts nobody."""
+    (tmp_path / "route").write_text(ROUTE.splitlines(keepends=True)[0])
+    assert serve.own_networks(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "trusted"),
+    [
+        (Settings(), "172.18.0.0/16,192.168.0.0/20"),
+        # Proxies in front are no clients: they are passed over beside the container's own network.
+        (Settings(trusted_proxies="192.0.2.0/24"), "172.18.0.0/16,192.168.0.0/20,192.0.2.0/24"),
+        (Settings(forwarded_allow_ips="10.0.0.0/8"), "10.0.0.0/8"),
+    ],
+)
+def test_who_may_say_who_the_client_is(monkeypatch: pytest.MonkeyPatch, chosen: Settings, trusted: str) -> None:
+    """Who is on the container's networks, unless a setting names others."""
+    monkeypatch.setattr(serve, "own_networks", lambda: ["172.18.0.0/16", "192.168.0.0/20"])
+    assert serve.trusted(chosen) == trusted
+
+
+def run(function: str, folder: Path, app: str | None = APP, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The program of that function, in the folder of an app."""
+    if app is not None:
+        (folder / "main.py").write_text(app)
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(function=function), str(REPO)],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_app_and_settings_that_are_right(tmp_path: Path) -> None:
+    """The check succeeds, and says which app it is."""
+    done = run("check", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "The app is main.\n")
+
+
+@pytest.mark.parametrize(
+    ("app", "environment", "said"),
+    [
+        (APP, {"STACK_WORKERS": "many"}, "WORKERS=many is wrong: it must be a whole number from 1 to 64."),
+        (APP, {"STACK_APP": "shop:app"}, "APP=shop:app is wrong: there is no module shop in "),
+        (None, {}, "There is no app: "),
+        (
+            APP,
+            {"STACK_WORKERS": "8", "STACK_POOL_SIZE": "10"},
+            "The pools don't fit into Postgres: 2 slots x 8 workers x POOL_SIZE=10 are 160 connections",
+        ),
+    ],
+    ids=["setting", "app", "none", "sizes"],
+)
+def test_what_is_wrong_is_one_sentence(tmp_path: Path, app: str | None, environment: dict[str, str], said: str) -> None:
+    """A setting, the app's place, sizes that are right alone and wrong together: 2, and nothing has started."""
+    done = run("check", tmp_path, app, **environment)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(said)
+
+
+def test_app_that_cannot_be_imported(tmp_path: Path) -> None:
+    """The check fails with the app's own traceback."""
+    done = run("check", tmp_path, "raise RuntimeError('as planned')")
+    assert done.returncode == 1
+    assert done.stderr.endswith("RuntimeError: as planned\n")
+
+
+def test_app_has_its_environment_when_it_is_checked(tmp_path: Path) -> None:
+    """One that reads DATABASE_URL at import is no exception."""
+    done = run("check", tmp_path, f"{APP}import os\nprint(os.environ['DATABASE_URL'], os.environ['PGUSER'])")
+    assert done.stdout == "postgresql://app@localhost/app?host=/var/run/postgresql app\n"
+
+
+def test_entrypoint_that_is_in_the_way(tmp_path: Path) -> None:
+    """Signals go to PID 1 alone: a slot that isn't PID 1 says how to become it."""
+    done = run("main", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("The image's ENTRYPOINT runs its command as a child")
+    assert 'exec "$@"' in done.stderr

@@ -1,0 +1,74 @@
+import re
+
+import pytest
+
+from runtime.settings import Settings, Wrong, load, load_or_exit, read
+
+
+def test_defaults_are_right() -> None:
+    """No setting is needed, and an empty one counts as not set."""
+    assert read({}) == Settings()
+    assert read({"STACK_WORKERS": "", "STACK_DATABASE_URL": "", "STACK_DRAIN_SECONDS": ""}) == Settings()
+
+
+def test_only_the_stacks_own_are_read() -> None:
+    """A variable of the app's that has a setting's name, without the prefix, is the app's."""
+    assert read({"WORKERS": "many", "RELEASE": "7", "STACK_RELEASE": "8"}) == Settings(release="8")
+
+
+def test_settings_are_typed() -> None:
+    """Numbers are numbers, and what is no number is text."""
+    found = read({"STACK_WORKERS": "3", "STACK_DRAIN_SECONDS": "0.5", "STACK_MIGRATE": "none", "STACK_APP": "a.b:c"})
+    assert found == Settings(workers=3, drain_seconds=0.5, migrate="none", app="a.b:c")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "allowed"),
+    [
+        ("WORKERS", "many", "it must be a whole number from 1 to 64."),
+        ("WORKERS", "0", "it must be a whole number from 1 to 64."),
+        ("WORKERS", "65", "it must be a whole number from 1 to 64."),
+        ("WORKERS", "1.5", "it must be a whole number from 1 to 64."),
+        ("DRAIN_SECONDS", "-1", "it must be a number from 0 to 600."),
+        ("DRAIN_SECONDS", "nan", "it must be a number from 0 to 600."),
+        ("STOP_GRACE_SECONDS", "8", "DRAIN_SECONDS=5 needs at least 9."),
+        ("LOG_LEVEL", "loud", "it must be one of critical, error, warning, info, debug."),
+        ("APP", "app/main.py", "it must be module:attribute, like main:app."),
+        ("APP", "main:", "it must be module:attribute, like main:app."),
+        ("POOL_SIZE", "1001", "it must be a whole number from 1 to 1000."),
+        ("MAX_CONNECTIONS", "20", "it must be a whole number from 24 to 10000."),
+        ("MIGRATE", "alembic 'upgrade", "it must be a command, each quote closed, or none."),
+    ],
+)
+def test_wrong_setting_is_one_sentence(setting: str, value: str, allowed: str) -> None:
+    """It names the setting, its value, and what is allowed."""
+    with pytest.raises(Wrong) as wrong:
+        read({f"STACK_{setting}": value})
+    assert str(wrong.value) == f"{setting}={value} is wrong: {allowed}"
+
+
+@pytest.mark.parametrize("url", ["mysql://app:hunter2@db/app", "postgresql//app:hunter2"])
+def test_wrong_database_url_keeps_its_password(url: str) -> None:
+    """The sentence about DATABASE_URL does not print it: it may hold a password."""
+    with pytest.raises(Wrong, match=re.escape("DATABASE_URL=… is wrong")) as wrong:
+        read({"STACK_DATABASE_URL": url})
+    assert "hunter2" not in str(wrong.value)
+
+
+def test_wrong_setting_ends_the_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With 2, after one line on standard error."""
+    monkeypatch.setenv("STACK_WORKERS", "many")
+    load.cache_clear()
+    with pytest.raises(SystemExit) as end:
+        load_or_exit()
+    load.cache_clear()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "WORKERS=many is wrong: it must be a whole number from 1 to 64.\n"
+
+
+def test_database_is_the_roles() -> None:
+    """The stack's own Postgres is reached as each role; another one by its URL alone, in the form that all take."""
+    assert Settings().url("owner") == "postgresql://owner@localhost/app?host=/var/run/postgresql"
+    found = read({"STACK_DATABASE_URL": "postgres://me:x@db.example:5432/shop?sslmode=require"})
+    # SQLAlchemy does not know the short form.
+    assert found.url("owner") == "postgresql://me:x@db.example:5432/shop?sslmode=require"

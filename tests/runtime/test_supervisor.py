@@ -1,0 +1,298 @@
+"""PID 1 of a slot, with small workers; the stack tests have the real ones."""
+
+import ctypes
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime.supervisor import SIGNALS
+from tests.conftest import REPO
+
+PROGRAM = """
+import os, signal, socket, sys, time
+from runtime.supervisor import Supervisor
+def say(*words):
+    # One write: two workers share the pipe.
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+{work}
+listener = socket.socket(fileno=int(sys.argv[1]))
+count, drain_seconds = int(sys.argv[2]), float(sys.argv[3])
+probes = socket.create_server(("127.0.0.1", 0))
+if "PROBED" in os.environ: say(probes.getsockname()[1])
+sys.exit(Supervisor(work, listener, count, drain_seconds, graceful_seconds=0.5, probes=probes).run())
+"""
+# Says that it runs, and on SIGTERM that it ends.
+WORK = """
+def work(listener, serving):
+    def end(*_): say("terminated", os.getpid()); sys.exit(0)
+    signal.signal(signal.SIGTERM, end)
+    serving()
+    say("running", os.getpid())
+    time.sleep(60)
+"""
+STUBBORN = WORK.replace("sys.exit(0)", "None").replace("time.sleep(60)", "while True: time.sleep(1)")
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def adopt_orphans() -> None:
+    """What PID 1 of a container is to its processes, this makes of any process."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def block_signals() -> None:
+    """What runtime.serve does before it becomes the supervisor."""
+    adopt_orphans()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+class Parent(subprocess.Popen[str]):
+    def says(self) -> list[str]:
+        """The words of the next line that a worker prints."""
+        assert self.stdout
+        return self.stdout.readline().split()
+
+    def complains(self) -> str:
+        """The next line of the supervisor's own."""
+        assert self.stderr
+        return self.stderr.readline().rstrip("\n")
+
+
+Start = Callable[..., Parent]
+
+
+@pytest.fixture
+def draining(tmp_path: Path) -> Path:
+    return tmp_path / "draining"
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+@pytest.fixture
+def start(draining: Path, listener: socket.socket) -> Iterator[Start]:
+    started: list[Parent] = []
+
+    def start(
+        work: str = WORK, count: int = 1, drain_seconds: float = 0, blocked: bool = False, **environment: str
+    ) -> Parent:
+        numbers = [str(listener.fileno()), str(count), str(drain_seconds)]
+        process = Parent(
+            [sys.executable, "-c", PROGRAM.format(work=work), *numbers],
+            cwd=REPO,
+            env={**os.environ, "SLOT_FOLDER": str(draining.parent), "PYTHONUNBUFFERED": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=[listener.fileno()],
+            preexec_fn=block_signals if blocked else adopt_orphans,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        # Not SIGKILL: the workers would outlive it.
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+
+def test_sigterm_drains_first(start: Start, draining: Path) -> None:
+    """On SIGTERM the mark is there at once, the worker goes on for the drain, and the end is a success."""
+    process = start(drain_seconds=1)
+    process.says()
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.complains() == "Draining for 1 s."
+    assert draining.exists()
+    assert process.says()[0] == "terminated"
+    assert time.monotonic() - begun >= 1
+    assert process.wait(30) == 0
+
+
+def test_second_sigterm_does_not_start_over(start: Start) -> None:
+    """A second SIGTERM neither shortens the drain nor lengthens it."""
+    process = start(drain_seconds=1)
+    process.says()
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.complains()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert err == ""
+    assert time.monotonic() - begun >= 1
+
+
+def test_sigterm_before_it_is_handled_is_not_lost(start: Start) -> None:
+    """One that comes while PID 1 still imports ends the slot as soon as it can, without a worker or a drain."""
+    process = start(drain_seconds=60, blocked=True)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert (out, err, process.returncode) == ("", "", 0)
+
+
+def test_sigterm_before_a_worker_serves_does_not_drain(start: Start) -> None:
+    """Traefik has sent nothing to wait for."""
+    process = start(WORK.replace("    serving()\n", ""), drain_seconds=60)
+    process.says()
+    process.send_signal(signal.SIGTERM)
+    assert process.says()[0] == "terminated"
+    assert process.wait(30) == 0
+
+
+def test_no_drain(start: Start) -> None:
+    """DRAIN_SECONDS=0 stops the workers right away."""
+    process = start()
+    process.says()
+    process.send_signal(signal.SIGTERM)
+    assert process.says()[0] == "terminated"
+    assert process.wait(30) == 0
+
+
+def test_sigint_stops_at_once(start: Start) -> None:
+    """SIGINT does not drain, and a worker that will not end is killed."""
+    process = start(STUBBORN, drain_seconds=60)
+    process.says()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+
+
+def test_worker_that_does_not_finish_is_killed(start: Start) -> None:
+    """After the time for requests in flight what is left is killed, and named, before Docker would kill all."""
+    process = start(STUBBORN)
+    _, pid = process.says()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert f"Killed, for they did not end: workers {pid}." in err
+    assert process.returncode == 0
+
+
+def test_killed_worker_is_replaced(start: Start) -> None:
+    """A worker that a signal ended is replaced, the other goes on, and what happened is said."""
+    process = start(count=2)
+    pids = {process.says()[1], process.says()[1]}
+    killed = pids.pop()
+    os.kill(int(killed), signal.SIGKILL)
+    assert process.complains() == f"Worker {killed} ended after 0 s: SIGKILL. Another starts."
+    assert process.says()[1] not in {killed, *pids}
+    assert process.poll() is None
+
+
+def test_what_became_of_the_workers_is_written_down(start: Start, draining: Path) -> None:
+    """A letter for each worker, a line for each end, and whether the slot drains: what `./stack` goes by."""
+    written = draining.with_name("workers")
+    process = start(WORK.replace("    serving()", "    time.sleep(os.path.exists('/') and 0.5); serving()"), 2, 60)
+    # Not known to be complete, and so not ready, until all serve.
+    while not draining.with_name("incomplete").exists():
+        assert process.poll() is None
+    assert written.read_text() == "..\n"
+    killed, _ = process.says()[1], process.says()[1]
+    assert written.read_text() == "++\n"
+    assert not draining.with_name("incomplete").exists()
+    os.kill(int(killed), signal.SIGKILL)
+    process.complains()
+    assert sorted(written.read_text().splitlines()[0]) == ["+", "-"]
+    assert process.says()[0] == "running"
+    process.send_signal(signal.SIGTERM)
+    process.complains()
+    assert written.read_text() == "++\nSIGKILL\ndraining\n"
+
+
+def probe(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", path)
+    return connection.getresponse().status
+
+
+def test_probes_are_answered_by_the_parent(start: Start) -> None:
+    """Ready: all serve, and some loop turns. Serving: however busy. Neither while it drains. Nobody holds it up."""
+    process = start(WORK.replace("    serving()", "    time.sleep(1); serving()"), 2, 60, PROBED="")
+    port = int(process.says()[0])
+    with socket.create_connection(("127.0.0.1", port)):
+        assert (probe(port, "/ready"), probe(port, "/serving"), probe(port, "/")) == (503, 503, 404)
+        assert [process.says()[0] for _ in range(2)] == ["running", "running"]
+        assert (probe(port, "/ready"), probe(port, "/serving")) == (200, 200)
+        # The workers sleep, and say nothing more.
+        deadline = time.monotonic() + 10
+        while probe(port, "/ready") == 200:
+            assert time.monotonic() < deadline
+        assert probe(port, "/serving") == 200
+        process.send_signal(signal.SIGTERM)
+        process.complains()
+        assert probe(port, "/serving") == 503
+
+
+def test_worker_that_ends_by_itself_is_replaced(start: Start) -> None:
+    """Nobody asked it to end, whatever its exit code; short-lived ones follow one another slowly."""
+    process = start("def work(listener, serving): return 0")
+    begun = time.monotonic()
+    for _ in range(3):
+        assert process.complains().endswith(" s: exit code 0. Another starts.")
+    assert time.monotonic() - begun >= 2
+
+
+@pytest.mark.parametrize("work", ["def work(listener, serving): return 3", "def work(listener, serving): sys.exit(3)"])
+def test_worker_that_cannot_start_ends_the_slot(start: Start, work: str) -> None:
+    """An app that can't be imported fails the slot, with the other workers, so that the restart policy acts."""
+    process = start(work.replace(": ", f":\n    if os.path.exists({__file__!r}): "), count=2)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 3
+    assert "could not start" in err
+
+
+def test_worker_that_cannot_start_beside_one_that_serves(start: Start, tmp_path: Path) -> None:
+    """While another serves the slot goes on, and tries again: what is missing may come back."""
+    work = f"if os.path.exists({str(tmp_path / 'broken')!r}): return 3"
+    process = start(WORK.replace("    def end", f"    {work}\n    def end"), count=2)
+    killed, other = process.says()[1], process.says()[1]
+    (tmp_path / "broken").touch()
+    os.kill(int(killed), signal.SIGKILL)
+    assert "s: SIGKILL." in process.complains()
+    assert "s: exit code 3." in process.complains()
+    (tmp_path / "broken").unlink()
+    while process.says()[0] != "running":
+        pass
+    os.kill(int(other), 0)
+
+
+def test_listener_closes_with_the_workers(start: Start, listener: socket.socket) -> None:
+    """Once the workers end, a connection is refused, not left waiting: Traefik asks the other slot."""
+    process = start(WORK.replace("def end(*_): ", "def end(*_): listener.close(); ").replace("sys.exit(0)", "None"))
+    process.says()
+    address = listener.getsockname()
+    listener.close()
+    with socket.create_connection(address):
+        pass
+    process.send_signal(signal.SIGTERM)
+    assert process.says()[0] == "terminated"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
+def test_mark_of_an_earlier_run_is_removed(start: Start, draining: Path) -> None:
+    """A slot that starts is not draining."""
+    draining.touch()
+    start().says()
+    assert not draining.exists()
+
+
+def test_orphans_are_reaped(start: Start) -> None:
+    """A process whose parent has ended comes to PID 1, which must neither take its end for a worker's nor keep it."""
+    orphan = "if not os.fork():\n        if not os.fork(): time.sleep(0.2)\n        os._exit(0)\n    os.wait()"
+    process = start(WORK.replace("    signal.signal", f"    {orphan}\n    signal.signal"), drain_seconds=1)
+    assert process.says()[0] == "running"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert err == "Draining for 1 s.\n"
+    assert process.returncode == 0

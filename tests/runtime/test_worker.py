@@ -1,0 +1,80 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime import worker
+from runtime.find import Found
+from runtime.health import ASGIApp
+from runtime.settings import Settings
+from runtime.supervisor import AT_ONCE, STARTUP_FAILURE
+from tests.conftest import REPO
+from tests.runtime.asgi import answering, ask
+
+APP = """
+from fastapi import FastAPI, Request
+app = FastAPI()
+
+@app.post("/")
+async def upload(request: Request) -> int:
+    return len(await request.body())
+"""
+
+
+def test_uvicorn_stops_before_docker_kills() -> None:
+    """Drain, graceful shutdown and the supervisor's last second end before the grace period does."""
+    chosen = Settings(drain_seconds=5, stop_grace_seconds=30)
+    graceful = worker.config(lambda: answering(200), chosen, "").timeout_graceful_shutdown
+    assert graceful
+    assert chosen.drain_seconds + graceful + AT_ONCE < 30
+
+
+def test_idle_connections_are_traefiks_to_close() -> None:
+    """Uvicorn keeps them for longer, or a request would meet one that is just being closed."""
+    line = next(line for line in (REPO / "traefik/dynamic/app.yaml").read_text().splitlines() if "idleConn" in line)
+    traefik = int(line.split(":")[1].strip().rstrip("s"))
+    assert worker.config(lambda: answering(200), Settings(), "").timeout_keep_alive > traefik
+
+
+def make(name: str, text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> ASGIApp:
+    """The app of that module, with all that stands around it."""
+    (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(folder))
+    return worker.application(Found(name, None), Settings(body_limit=1000))()
+
+
+def test_what_stands_around_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes are answered, large bodies refused, and all else is the app's."""
+    app = make("app_of_a_test", APP, tmp_path, monkeypatch)
+    assert ask(app, path="/live").status == 200
+    assert ask(app, "POST", chunks=[b"x"], headers=[("content-length", "1")]).body == b"1"
+    assert ask(app, "POST", chunks=[b"x" * 1001], headers=[("content-length", "1001")]).status == 413
+    assert ask(app, path="/nowhere").body == b'{"detail":"Not Found"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("broken_app", "raise RuntimeError('as planned')", "RuntimeError: as planned\n"),
+        ("empty_app", "app = 5", "APP names it: APP=empty_app:name.\n"),
+    ],
+)
+def test_app_that_cannot_be_imported_ends_the_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, text: str, said: str
+) -> None:
+    """After its traceback, or a sentence: trying again at once would help nobody."""
+    with pytest.raises(SystemExit) as end:
+        make(name, text, tmp_path, monkeypatch)
+    assert end.value.code == STARTUP_FAILURE
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_what_is_shared_may_be_missing_or_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an app's environment has not is no error, and what is broken there is the app's to tell."""
+    (tmp_path / "broken_library.py").write_text("raise RuntimeError('as planned')")
+    (tmp_path / "good_library.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(worker, "SHARED", ("no_such_library.orm", "broken_library", "good_library"))
+    worker.share()
+    assert "good_library" in sys.modules
+    del sys.modules["good_library"]

@@ -1,0 +1,147 @@
+"""Apps of other kinds, unchanged, each in a folder beside a fresh clone: tests/apps/."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.conftest import REPO
+from tests.stack.backups import ok
+from tests.stack.load import Load
+from tests.stack.stacks import Clone, run, wait_until
+
+APPS = REPO / "tests/apps"
+
+
+@dataclass
+class Kind:
+    """An app's folder in tests/apps, and the lines that its user writes."""
+
+    folder: str
+    # .env and app.env.
+    settings: dict[str, str] = field(default_factory=dict)
+    own: str = ""
+    # Whether it has a database.
+    stores: bool = True
+
+
+KINDS = {
+    "shop": Kind("shop", {"APP_DIR": "../shop/backend", "MIGRATE": "bash scripts/prestart.sh"}),
+    "feed": Kind("feed", {"APP_DIR": "../feed", "APP": "feed.app:app", "MIGRATE": "python -m feed.schema"}),
+    "single": Kind("single", {"APP_DIR": "../single"}, stores=False),
+    "factory": Kind("factory", {"APP_DIR": "../factory", "APP": "service.app:create_app"}, "GREETING=hello there\n"),
+    "elsewhere": Kind("feed", {"APP": "feed.app:app", "MIGRATE": "python -m feed.schema"}),
+}
+
+
+class Beside(Clone):
+    """A clone, with the app in a folder of its own beside it."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        kind = KINDS[name]
+        self.kind, self.app = kind, folder.parent / kind.folder
+        shutil.copytree(APPS / kind.folder, self.app)
+        # The load is one client, and many requests wait at one time on a busy machine.
+        super().__init__(folder, f"app-{name}", CLIENT_IN_FLIGHT_LIMIT="500", **kind.settings)
+        (folder / "app.env").write_text(kind.own)
+        self.git("init", "--quiet")
+        self.commit()
+
+    def git(self, *arguments: str) -> None:
+        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
+        run("git", *who, *arguments, cwd=self.app)
+
+    def commit(self) -> None:
+        """A release of the app."""
+        (self.app / "release.txt").write_text(f"{time.time_ns()}\n")
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "A release")
+
+
+@pytest.fixture(
+    scope="module",
+    params=["shop", "feed", *(pytest.param(one, marks=pytest.mark.long) for one in ("single", "factory", "elsewhere"))],
+)
+def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
+    """The app, served."""
+    made = Beside(tmp_path_factory.mktemp(request.param) / "stack", request.param)
+    made.remove()
+    image = f"{made.project}-built:1"
+    try:
+        if request.param == "elsewhere":
+            run("docker", "build", "--quiet", "--build-arg", python_image(made), "--tag", image, str(made.app))
+            with made.env_file.open("a") as dotenv:
+                dotenv.write(f"APP_IMAGE={image}\n")
+        ok(made.stack("up"))
+        yield made
+    finally:
+        made.remove()
+        run("docker", "image", "rm", "--force", image, check=False)
+
+
+def python_image(clone: Clone) -> str:
+    return f"PYTHON_IMAGE={clone.settings['PYTHON_IMAGE']}"
+
+
+def test_serves(beside: Beside) -> None:
+    """It came up with those lines in .env and app.env alone, and has its database, migrated."""
+    with beside.client() as client:
+        assert client.get("/").status_code == 200
+        before = client.get("/things").json()
+        assert client.post("/things", json={"name": "a thing"}).status_code == 201
+        assert client.get("/health").json()["database"] == "ok"
+        if beside.kind.folder == "shop":
+            assert [thing["name"] for thing in before] == ["the first thing"]
+            assert client.get("/health").json()["at_head"] is True
+    if beside.kind.stores and beside.kind.folder != "factory":
+        assert beside.psql("SELECT count(*) > 0 FROM thing" + "s" * (beside.kind.folder == "feed")) == "t"
+
+
+def test_deploy_drops_no_request(beside: Beside) -> None:
+    """A release of the app alone, under load; it is named after the app's own revision."""
+    beside.commit()
+    with Load(beside.address, paths=("/", "/things")) as load:
+        ok(beside.stack("deploy"))
+        wait_until(lambda: len(load.samples) > 100)
+    assert not load.failed, load.failed
+    if "APP_DIR" in beside.kind.settings:
+        revision = run("git", "rev-parse", "--short=12", "HEAD", cwd=beside.app).strip()
+        assert revision in beside.stack("releases").stdout
+
+
+def test_killed_worker(beside: Beside) -> None:
+    """Another takes its place; nobody else notices."""
+    before = beside.workers("app-1")
+    os.kill(before[0], signal.SIGKILL)
+    wait_until(lambda: len(beside.workers("app-1")) == len(before) and before[0] not in beside.workers("app-1"), 60)
+    wait_until(beside.both_slots_answer, 60)
+
+
+def test_database_away(beside: Beside) -> None:
+    """503 and when to ask again, without a line in the app for it; well again without a restart of it."""
+    if not beside.kind.stores:
+        pytest.skip("it has none")
+    beside.compose("stop", "postgres")
+    try:
+        with beside.client() as client:
+            for method in ("GET", "POST"):
+                answer = client.request(method, "/things", json={"name": "another"})
+                assert (answer.status_code, answer.headers.get("Retry-After")) == (503, "1"), answer.text
+            assert client.get("/").status_code == 200
+    finally:
+        beside.compose("start", "postgres")
+    wait_until(lambda: things(beside) == 200, 60)
+
+
+def things(beside: Beside) -> int:
+    try:
+        with beside.client() as client:
+            return client.get("/things").status_code
+    except httpx2.HTTPError:
+        return 0
