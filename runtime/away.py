@@ -5,6 +5,7 @@ that a short restart of Postgres costs it nothing; one that may have written nev
 """
 
 import asyncio
+import logging
 import sys
 import time
 import traceback
@@ -30,6 +31,7 @@ WITHOUT_SERVER = {
 }
 # What they raise is Python's own error, of a connection or of a time that is over.
 DRIVERS = ("asyncpg", "psycopg", "psycopg_pool", "psycopg2")
+LOG = logging.getLogger("uvicorn.error")
 # Seconds between two lines in the log about the same.
 QUIET = 5
 
@@ -92,7 +94,10 @@ class Away:
             except Exception as error:
                 if attempt.begun or not is_away(error):
                     await attempt.flush()
-                    raise
+                    if not attempt.ended:
+                        raise
+                    # Uvicorn would close the connection, on which Traefik may have sent the next request by now.
+                    return self.log(error)
                 again = scope["method"] in SAFE and not attempt.read and time.monotonic() < deadline
                 if not again:
                     self.say(error)
@@ -101,6 +106,13 @@ class Away:
             else:
                 return await attempt.flush()
             await asyncio.sleep(PAUSE)
+
+    def log(self, error: Exception) -> None:
+        """As Uvicorn does; of a database that is away the cause alone."""
+        if is_away(error):
+            self.say(error)
+        else:
+            LOG.error("Exception in ASGI application", exc_info=error)
 
     def say(self, error: BaseException) -> None:
         """Log the cause, which may be a mistake in a setting."""
@@ -130,6 +142,8 @@ class Attempt:
         # Whether the client has seen something of the answer, and whether the app has seen something of the body,
         # or that the client has gone.
         self.begun = self.read = False
+        # Whether the client has all of it.
+        self.ended = False
 
     async def receive(self) -> Message:
         if self.again:
@@ -149,10 +163,14 @@ class Attempt:
                 await self.flush()
             return
         self.begun = True
+        await self.pass_on(message)
+
+    async def pass_on(self, message: Message) -> None:
         await self.send_next(message)
+        self.ended = message["type"] == "http.response.body" and not message.get("more_body", False)
 
     async def flush(self) -> None:
         self.begun = self.begun or bool(self.held)
         held, self.held = self.held, []
         for message in held:
-            await self.send_next(message)
+            await self.pass_on(message)
