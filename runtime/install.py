@@ -78,12 +78,13 @@ def install(source: Path, name: str) -> None:
     wanted = f"{requirements.read_text()} {sysconfig.get_config_var('SOABI')} {sys.version}"
     kept = CACHE / f"{name}-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
     if not kept.exists():
-        fetched = Path(tempfile.mkdtemp(dir=CACHE))
-        fetch(requirements, fetched)
-        compileall.compile_dir(str(fetched), quiet=1)
-        with contextlib.suppress(OSError):
-            # Another build may have been faster.
-            fetched.rename(kept)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            fetched = Path(folder, name)
+            fetch(requirements, fetched)
+            compileall.compile_dir(str(fetched), quiet=1)
+            with contextlib.suppress(OSError):
+                # Another build may have been faster.
+                fetched.rename(kept)
     shutil.copytree(kept, STACK / name)
 
 

@@ -201,11 +201,14 @@ def begin() -> settings.Settings:
     """Have the environment of a migration. A wrong setting ends the process with 2."""
     chosen = settings.load_or_exit()
     environment.prepare(chosen, ROLE)
+    return chosen
+
+
+def open_relay(chosen: settings.Settings) -> None:
+    """For a command that speaks TCP alone. It ends with the container."""
     if not chosen.database_url:
-        # For a migration that speaks TCP alone. It ends with the container.
         with socket.create_server(relay.ADDRESS) as listener:
             demand.OnDemand(listener, str(environment.STACK / "bin/relay")).spawn()
-    return chosen
 
 
 def main() -> int:
@@ -215,13 +218,14 @@ def main() -> int:
         say("There is no migration: MIGRATE names a command.")
         return 0
     sys.path.append(str(environment.STACK / "db"))
+    open_relay(chosen)
     Migration(chosen, known).run(command)
     return 0
 
 
 def run() -> int:
     """Become the command that is given, in the environment of a migration: `alembic current`, `python -m shop.seed`."""
-    begin()
+    open_relay(begin())
     try:
         os.execvp(sys.argv[1], sys.argv[1:])
     except OSError as error:
