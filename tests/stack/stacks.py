@@ -15,8 +15,10 @@ from typing import Any
 
 import httpx2
 
-from tests.conftest import REPO
+from tests.conftest import HOUSE, REPO
 
+# What the tests put in the place of the app in this checkout, which may be anybody's.
+APP = "tests/apps/notes"
 BASE_IMAGES = ("PYTHON_IMAGE", "POSTGRES_IMAGE", "TRAEFIK_IMAGE")
 # The environment of the test run, without the settings of a stack that its user may run.
 CLEAN = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
@@ -102,6 +104,8 @@ class Stack:
         self.http_port, self.https_port = free_ports(2)
         ports = {"HTTP_PORT": str(self.http_port), "HTTPS_PORT": str(self.https_port)}
         own = {"COMPOSE_PROJECT_NAME": self.project, **ports, **edge(self.project)}
+        if folder == REPO:
+            own["APP_DIR"] = APP
         self.settings = {**base_images(), **own, **settings}
         self.env_file = env_file
         env_file.write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
@@ -165,15 +169,18 @@ class Stack:
 
 
 class Clone(Stack):
-    """A clone as a careful administrator's umask leaves it, with the settings in its .env."""
+    """A clone as a careful administrator's umask leaves it, the tests' app in it, with the settings in its .env."""
 
     def __init__(self, folder: Path, name: str = "clone", **settings: str) -> None:
         listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=REPO).splitlines()
         before = os.umask(0o077)
         try:
             for path in listed:
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / path).write_bytes((REPO / path).read_bytes())
+                if path.startswith(HOUSE):
+                    continue
+                for copy in (path, path.removeprefix(f"{APP}/")):
+                    (folder / copy).parent.mkdir(parents=True, exist_ok=True)
+                    (folder / copy).write_bytes((REPO / path).read_bytes())
         finally:
             os.umask(before)
         super().__init__(name, folder / ".env", folder, **settings)
@@ -237,13 +244,10 @@ class Clone(Stack):
 
 
 class Repository(Clone):
-    """A clone with a history: the app under test has the routes of extra.py, and every release is a commit."""
+    """A clone with a history: every release is a commit."""
 
     def __init__(self, folder: Path, name: str = "releases") -> None:
         super().__init__(folder, name)
-        (folder / "app/extra.py").write_text((REPO / "tests/stack/extra.py").read_text())
-        main = folder / "app/main.py"
-        main.write_text(main.read_text() + "\nfrom app import extra\n\napp.include_router(extra.router)\n")
         self.git("init", "--quiet")
         self.first = self.commit()
 

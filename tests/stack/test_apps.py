@@ -1,6 +1,7 @@
 """Apps of other kinds, unchanged, each in a folder beside a fresh clone: tests/apps/."""
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -31,12 +32,16 @@ class Kind:
     stores: bool = True
 
 
+# One without pytest.
+TESTS = "python -m unittest"
+FEED = {"APP": "feed.app:app", "MIGRATE": "python -m feed.schema"}
 KINDS = {
     "shop": Kind("shop", {"APP_DIR": "../shop/backend", "MIGRATE": "bash scripts/prestart.sh"}),
-    "feed": Kind("feed", {"APP_DIR": "../feed", "APP": "feed.app:app", "MIGRATE": "python -m feed.schema"}),
+    "feed": Kind("feed", {"APP_DIR": "../feed", **FEED}, "MAIL_HOST=a server\n"),
+    "pages": Kind("pages", {"APP_DIR": "../pages"}, "UPLOADS=/tmp/uploads\n", stores=False),
     "single": Kind("single", {"APP_DIR": "../single"}, stores=False),
     "factory": Kind("factory", {"APP_DIR": "../factory", "APP": "service.app:create_app"}, "GREETING=hello there\n"),
-    "elsewhere": Kind("feed", {"APP": "feed.app:app", "MIGRATE": "python -m feed.schema"}),
+    "elsewhere": Kind("feed", FEED),
 }
 
 
@@ -66,7 +71,11 @@ class Beside(Clone):
 
 @pytest.fixture(
     scope="module",
-    params=["shop", "feed", *(pytest.param(one, marks=pytest.mark.long) for one in ("single", "factory", "elsewhere"))],
+    params=[
+        "shop",
+        "feed",
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("pages", "single", "factory", "elsewhere")),
+    ],
 )
 def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     """The app, served."""
@@ -121,6 +130,39 @@ def test_killed_worker(beside: Beside) -> None:
     os.kill(before[0], signal.SIGKILL)
     wait_until(lambda: len(beside.workers("app-1")) == len(before) and before[0] not in beside.workers("app-1"), 60)
     wait_until(beside.both_slots_answer, 60)
+
+
+def test_pages(beside: Beside) -> None:
+    """HTML keeps the policy that the app sends with it, what it loads is there, and an upload lands in its folder."""
+    if beside.kind.folder != "pages":
+        pytest.skip("it has none")
+    with beside.client() as client:
+        page = client.get("/")
+        assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert page.headers.get_list("Content-Security-Policy")[0].startswith("default-src 'self'; script-src 'nonce-")
+        assert page.headers.get_list("X-Frame-Options") == ["SAMEORIGIN"]
+        [style] = re.findall(r'href="([^"]+)"', page.text)
+        assert style == f"{beside.address}/static/things.css"
+        assert client.get(style).headers["Content-Type"].startswith("text/css")
+        sent = client.post("/pictures", files={"picture": ("cat.png", b"x" * 3_000_000)})
+        assert sent.json() == {"name": "cat.png", "size": 3_000_000}
+
+
+def test_its_own_tests(beside: Beside) -> None:
+    """They run in its image, on an empty, migrated database of their own; the exit code is theirs."""
+    if (beside.kind.folder, "APP_DIR" in beside.kind.settings) != ("feed", True):
+        pytest.skip("it has none")
+    (beside.folder / "app.test.env").write_text("# In tests:\nMAIL_HOST=nowhere\n")
+    before = beside.psql("SELECT count(*) FROM things")
+    done = beside.stack("test", "--app")
+    assert done.returncode == 1
+    assert "Your image can't run its tests: set APP_TEST to a command that can." in done.stderr
+    for chosen, code, said in (((), 0, "Ran 2 tests"), (("-k", "nosuch"), 1, "Ran 0 tests")):
+        done = beside.stack("test", "--app", *chosen, APP_TEST=TESTS)
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr
+    assert beside.psql("SELECT count(*) FROM things") == before
+    assert run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={beside.project}-test") == ""
 
 
 def test_database_away(beside: Beside) -> None:

@@ -1,0 +1,42 @@
+"""The programs that know the usual mistakes, for the stack's own files and for the app's."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import HOUSE, REPO
+
+
+def tracked(*patterns: str) -> list[str]:
+    """The stack's own files: an app that takes the sample's place is held to nothing here."""
+    argv = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
+    listed = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=True).stdout.split()
+    return [path for path in listed if not path.startswith(HOUSE) and (REPO / path).exists()]
+
+
+def clean(program: str, *argv: str) -> None:
+    """Nothing is wrong: the program, one of the tests' own packages, ends with 0."""
+    done = subprocess.run([beside(program), *argv], cwd=REPO, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def beside(program: str) -> str:
+    return str(Path(sys.executable).parent / program)
+
+
+def audit(requirements: str) -> None:
+    """No pinned package has a known vulnerability, as PyPI's advisories have it where they can be reached."""
+    flags = ("--require-hashes", "--disable-pip", "--timeout", "5", "--progress-spinner", "off", "--format", "json")
+    argv = [beside("pip-audit"), *flags, "--requirement", requirements]
+    done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, timeout=280)
+    if not done.stdout and re.search("ConnectionError|ServiceError|requests.exceptions", done.stderr):
+        pytest.skip("PyPI's advisories can't be reached.")
+    found = json.loads(done.stdout)["dependencies"]
+    audited = [one for one in found if "vulns" in one]
+    if not audited:
+        pytest.skip("PyPI's advisories can't be reached: a mirror has none.")
+    assert [one for one in audited if one["vulns"]] == []
