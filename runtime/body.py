@@ -1,18 +1,29 @@
-"""The largest request body, counted as it arrives, whatever Content-Length says of it.
+"""The largest request body, counted as it arrives, whatever Content-Length says of it; of JSON what it would become.
 
 Here and not in Traefik, which could only count a body by keeping all of it first, in memory and on a disk that it has
 not got: a hundred of them would be the end of it.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Awaitable
 from functools import lru_cache
+from ipaddress import ip_network
 from typing import Any
 
 from .health import ASGIApp, Message, Receive, Scope, Send, answer
 
-# Bodies of the largest size that one worker holds at a time. An app needs several times a body's size to read it.
+# Bodies of the largest size that one worker holds at a time. An app needs several times a body's size to read it. One
+# client has half of that, so that it can't keep the others out by sending slowly.
 HELD = 3
+SHARE = HELD / 2
+# Bytes of a body that is never refused for what others hold.
+SMALL = 65536
+# Bytes of memory that Python takes for the smallest value of JSON worth an attack: `{}`, and its place in a list.
+# https://docs.python.org/3/library/sys.html#sys.getsizeof
+VALUE = 64
+# The part of a worker's memory that one body's values may take.
+PART = 3
 
 
 @lru_cache
@@ -33,13 +44,27 @@ def refusal() -> Any:
     return Refused
 
 
-class BodyLimit:
-    """Answers 413 for a body of more than `limit` bytes, and 503 while a worker's requests hold too many of them."""
+def network(address: str) -> str:
+    """Whom an address stands for: of IPv6 the /64, in which one client has all addresses."""
+    try:
+        return str(ip_network(f"{address}/64", strict=False)) if ":" in address else address
+    except ValueError:
+        return address
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+
+class BodyLimit:
+    """Answers 413 for a body of more than `limit` bytes, and 503 while a worker's requests hold too many of them.
+
+    413, too, for JSON that would not fit into its part of `memory`, the bytes of a worker: 10 MB of `[{},{},…]` become
+    200 MB of objects.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, memory: int) -> None:
         self.app = app
         self.limit = limit
+        self.values = memory // PART // VALUE
         self.held = 0
+        self.of: Counter[str] = Counter()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
@@ -50,17 +75,26 @@ class BodyLimit:
         return self.app(scope, receive, send)
 
     async def counted(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> None:
-        taken, begun = 0, False
+        taken, values, begun = 0, 0, False
+        client = network((scope.get("client") or ("", 0))[0])
+        is_json = b"json" in headers.get(b"content-type", b"").lower()
 
         async def counting() -> Message:
-            nonlocal taken
+            nonlocal taken, values
             message = await receive()
-            size = len(message.get("body", b""))
-            taken += size
-            self.held += size
+            part = message.get("body", b"")
+            taken += len(part)
+            self.held += len(part)
+            self.of[client] += len(part)
             if taken > self.limit:
                 raise self.too_large()
-            if self.held > HELD * self.limit:
+            if is_json:
+                # Too many where text has such signs, never too few.
+                values += part.count(b",") + part.count(b"[") + part.count(b"{")
+                if values > self.values:
+                    raise refusal()(413, f"A request's JSON may have {self.values} values.", {})
+            full = self.held > HELD * self.limit or self.of[client] > SHARE * self.limit
+            if full and taken > min(SMALL, self.limit / 2):
                 raise refusal()(503, "Too many large requests at once.", {"Retry-After": "1"})
             return message
 
@@ -79,6 +113,9 @@ class BodyLimit:
             await answer(send, refused.status_code, {"detail": refused.detail}, **refused.headers)
         finally:
             self.held -= taken
+            self.of[client] -= taken
+            if not self.of[client]:
+                del self.of[client]
 
     def too_large(self) -> Any:
         return refusal()(413, f"A request's body may have {self.limit} bytes.", {})

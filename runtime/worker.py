@@ -14,11 +14,12 @@ from pathlib import Path
 
 import uvicorn
 
-from . import find, settings
+from . import find, invalid, settings
 from .away import Away
 from .body import BodyLimit
 from .headers import Headers
 from .health import ASGIApp, Health
+from .limits import MIB
 from .supervisor import STARTUP_FAILURE
 
 # What most apps import, and what survives a fork: memory that all workers share, where the app has it. Never the app's
@@ -96,7 +97,8 @@ def application(found: find.Found, chosen: settings.Settings) -> Callable[[], AS
         except Exception:
             traceback.print_exc()
         else:
-            around = BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit)
+            invalid.bound(app)
+            around = BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit, chosen.worker_memory * MIB)
             return Headers(Health(around), chosen.content_security_policy)
         sys.exit(STARTUP_FAILURE)
 

@@ -33,6 +33,7 @@ def ask(
     path: str = "/",
     chunks: Sequence[bytes] = (),
     headers: Sequence[tuple[str, str]] = (),
+    client: str = "::1",
 ) -> Answer:
     """The answer to a request with a body in these chunks. Whoever reads on after the body waits, as in Uvicorn."""
     sent: list[Message] = []
@@ -54,6 +55,7 @@ def ask(
         "root_path": "",
         "query_string": b"",
         "headers": [(name.encode(), value.encode()) for name, value in headers],
+        "client": (client, 1234),
         "state": {},
     }
 

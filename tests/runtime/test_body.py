@@ -8,12 +8,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from runtime.body import HELD, BodyLimit
+from runtime.body import HELD, PART, SHARE, SMALL, VALUE, BodyLimit
 from runtime.health import Receive, Scope, Send
 from tests.conftest import REPO
 from tests.runtime.asgi import Answer, answering, ask, part, start
 
 LIMIT = 100
+LARGE = 1_000_000
+# For 10 values of JSON.
+MEMORY = 10 * VALUE * PART
 # In a process that has no Starlette.
 BARE = """
 import sys
@@ -22,7 +25,7 @@ from tests.runtime.asgi import ask, part, start
 async def app(scope, receive, send):
     await receive()
     await send(start(200))
-found = ask(BodyLimit(app, 100), "POST", chunks=[b"x" * 101], headers=[("transfer-encoding", "chunked")])
+found = ask(BodyLimit(app, 100, 2**20), "POST", chunks=[b"x" * 101], headers=[("transfer-encoding", "chunked")])
 print("starlette" in sys.modules, found.status, found.body.decode())
 """
 
@@ -33,9 +36,11 @@ async def reading(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse(str(len(body)))(scope, receive, send)
 
 
-def upload(limit: BodyLimit, chunks: list[bytes], length: str | None = None) -> Answer:
+def upload(
+    limit: BodyLimit, chunks: list[bytes], length: str | None = None, kind: str = "text/plain", client: str = "::1"
+) -> Answer:
     headers = [("content-length", length)] if length else [("transfer-encoding", "chunked")] * bool(chunks)
-    return ask(limit, "POST", "/", chunks, headers)
+    return ask(limit, "POST", "/", chunks, [*headers, ("content-type", kind)], client)
 
 
 @pytest.mark.parametrize(
@@ -51,20 +56,64 @@ def upload(limit: BodyLimit, chunks: list[bytes], length: str | None = None) -> 
 )
 def test_limit(chunks: list[bytes], length: str | None, status: int) -> None:
     """One byte over is 413, by Content-Length before anything is read, and by count where there is none or a lie."""
-    found = upload(BodyLimit(reading, LIMIT), chunks, length)
+    found = upload(BodyLimit(reading, LIMIT, MEMORY), chunks, length)
     assert found.status == status
     if status == 413:
         assert json.loads(found.body) == {"detail": "A request's body may have 100 bytes."}
 
 
-def test_bodies_of_all_requests_together() -> None:
+@pytest.fixture
+def busy() -> BodyLimit:
+    """A worker whose requests, of many clients, hold all but ten bytes of what they may."""
+    limit = BodyLimit(reading, LARGE, MEMORY)
+    limit.held = HELD * LARGE - SMALL - 10
+    return limit
+
+
+def test_bodies_of_all_requests_together(busy: BodyLimit) -> None:
     """What a worker's requests hold together is bounded: one more is 503, and is forgotten when it ends."""
-    limit = BodyLimit(reading, LIMIT)
-    limit.held = HELD * LIMIT - 10
-    assert upload(limit, [b"x" * 10]).status == 200
-    refused = upload(limit, [b"x" * 11])
+    before = busy.held
+    assert upload(busy, [b"x" * (SMALL + 10)]).status == 200
+    refused = upload(busy, [b"x" * (SMALL + 11)])
     assert (refused.status, refused.headers["retry-after"]) == (503, "1")
-    assert limit.held == HELD * LIMIT - 10
+    assert busy.held == before
+    assert not busy.of
+
+
+def test_small_body_is_not_refused_for_what_others_hold(busy: BodyLimit) -> None:
+    """Who sends a little is served however full it is."""
+    busy.held = 10 * HELD * LARGE
+    assert upload(busy, [b"x" * SMALL]).status == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "status"), [("203.0.113.5", 503), ("203.0.113.6", 200), ("2001:db8::2", 503), ("2001:db8:0:1::2", 200)]
+)
+def test_one_client_has_its_share(address: str, status: int) -> None:
+    """Who holds half of it gets 503; the others have the other half. With IPv6 a client is a /64."""
+    limit = BodyLimit(reading, LARGE, MEMORY)
+    for holder in ("203.0.113.5", "2001:db8::/64"):
+        limit.of[holder] = int(SHARE * LARGE)
+    assert upload(limit, [b"x" * (SMALL + 1)], client=address).status == status
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"[1,2,3,4,5,6,7,8,9]", "application/json", 200),
+        (b"[1,2,3,4,5,6,7,8,9,10,11]", "application/json", 413),
+        (b"[{},{},{},{},{},{}]", "application/vnd.api+json; charset=utf-8", 413),
+        (b"[[[[[[[[[[[1]]]]]]]]]]]", "application/json", 413),
+        (b"1,2,3,4,5,6,7,8,9,10,11,12", "text/csv", 200),
+    ],
+)
+def test_values_of_json(body: bytes, kind: str, status: int) -> None:
+    """JSON that would take more than its part of a worker's memory is refused while it arrives."""
+    halves = [body[:5], body[5:]]
+    found = upload(BodyLimit(reading, LIMIT, MEMORY), halves, kind=kind)
+    assert found.status == status
+    if status == 413:
+        assert json.loads(found.body) == {"detail": "A request's JSON may have 10 values."}
 
 
 def test_app_answers_in_its_own_way() -> None:
@@ -77,7 +126,7 @@ def test_app_answers_in_its_own_way() -> None:
         return PlainTextResponse(f"mine: {getattr(error, 'detail', '')}", status_code=413)
 
     app = Starlette(routes=[Route("/", upload_route, methods=["POST"])], exception_handlers={413: own})
-    assert upload(BodyLimit(app, LIMIT), [b"x" * 101]).body == b"mine: A request's body may have 100 bytes."
+    assert upload(BodyLimit(app, LIMIT, MEMORY), [b"x" * 101]).body == b"mine: A request's body may have 100 bytes."
 
 
 def test_app_without_starlette() -> None:
@@ -94,11 +143,11 @@ def test_answer_that_has_begun_is_not_answered_again() -> None:
         await receive()
         await send(part(b"never"))
 
-    found = upload(BodyLimit(early, LIMIT), [b"x" * 101])
+    found = upload(BodyLimit(early, LIMIT, MEMORY), [b"x" * 101])
     assert found.error
     assert found.sent == [start(200)]
 
 
 def test_body_that_nobody_reads() -> None:
     """A small one costs nothing, and the answer is the app's."""
-    assert upload(BodyLimit(answering(200, b"fine"), LIMIT), [b"x"], "1").body == b"fine"
+    assert upload(BodyLimit(answering(200, b"fine"), LIMIT, MEMORY), [b"x"], "1").body == b"fine"

@@ -1,0 +1,141 @@
+"""FastAPI's 422, held to a size, through FastAPI itself."""
+
+import json
+from typing import Annotated, Any
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.middleware.gzip import GZipMiddleware
+
+from runtime import invalid
+from runtime.health import ASGIApp
+from tests.runtime.asgi import Answer, ask
+
+
+class Item(BaseModel):
+    name: str
+    tags: list[str] = []
+
+
+def app() -> FastAPI:
+    made = FastAPI()
+
+    @made.post("/item")
+    async def item(item: Item) -> int:
+        return 1
+
+    @made.post("/items")
+    async def items(items: list[Item]) -> int:
+        return len(items)
+
+    @made.post("/few")
+    async def few(items: Annotated[list[Item], Field(max_length=3)]) -> int:
+        return len(items)
+
+    return made
+
+
+def post(app: ASGIApp, path: str, body: bytes) -> Answer:
+    headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+    return ask(app, "POST", path, [body], headers)
+
+
+def detail(answer: Answer) -> list[dict[str, Any]]:
+    assert answer.status == 422
+    found: list[dict[str, Any]] = json.loads(answer.body)["detail"]
+    return found
+
+
+SMALL = [
+    ("/item", b"{}"),
+    ("/item", b'{"name": 5, "tags": [1, {"a": [null]}]}'),
+    ("/item", b"not json"),
+    ("/items", b"[{}, {}, 5]"),
+    ("/item", b'"' + b"x" * 9_000 + b'"'),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), SMALL, ids=lambda word: str(word)[:30])
+def test_answer_to_a_small_mistake_stays_as_it_is(path: str, body: bytes) -> None:
+    """To the byte what FastAPI sends without it."""
+    bounded = app()
+    invalid.bound(bounded)
+    assert post(bounded, path, body).body == post(app(), path, body).body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"{}," * 5_000 + b"{}]",
+        b'"' + b"x" * 20_000 + b'"',
+        b'{"a": [' + b"1," * 999 + b"1]}",
+    ],
+    ids=["many", "long", "inside"],
+)
+def test_large_input_is_not_sent_back(body: bytes) -> None:
+    """What is wrong, and where, without the input itself."""
+    bounded = app()
+    invalid.bound(bounded)
+    [plain], [found] = detail(post(app(), "/item", body)), detail(post(bounded, "/item", body))
+    assert found == {name: value for name, value in plain.items() if name != "input"}
+
+
+def test_many_errors_are_the_first_and_their_number() -> None:
+    """A list of a thousand wrong things is answered with the first hundred."""
+    bounded = app()
+    invalid.bound(bounded)
+    body = b"[" + b"{}," * 999 + b"{}]"
+    plain, found = detail(post(app(), "/items", body)), detail(post(bounded, "/items", body))
+    assert found[:-1] == plain[: invalid.MOST_ERRORS]
+    assert found[-1]["msg"] == "1000 errors; these are the first 100."
+
+
+def test_length_that_the_route_says_costs_nothing() -> None:
+    """A route whose list has a max_length makes one error, whatever is in the list."""
+    assert [one["type"] for one in detail(post(app(), "/few", b"[" + b"{}," * 999 + b"{}]"))] == ["too_long"]
+
+
+def test_long_key_is_cut() -> None:
+    """Where it was wrong may itself be from the input."""
+
+    made = FastAPI()
+
+    @made.post("/")
+    async def numbers(numbers: dict[str, int]) -> int:
+        return 1
+
+    invalid.bound(made)
+    [found] = detail(post(made, "/", json.dumps({"k" * 50_000: "x"}).encode()))
+    assert found["loc"] == ["body", "k" * invalid.MOST_VALUES]
+
+
+@pytest.mark.parametrize("kind", ["asynchronous", "synchronous"])
+def test_apps_own_handler(kind: str) -> None:
+    """It is given the smaller error; inside a mounted app and behind middleware as well."""
+    inner = app()
+
+    def answer(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"mine": list(error.errors()[0])}, 400)
+
+    async def later(request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(request, error)
+
+    inner.add_exception_handler(RequestValidationError, later if kind == "asynchronous" else answer)  # type: ignore[arg-type]
+    outer = FastAPI()
+    outer.mount("/inner", inner)
+    wrapped = GZipMiddleware(outer, minimum_size=10**9)
+    invalid.bound(wrapped)
+    found = post(wrapped, "/inner/item", b"[" + b"{}," * 5_000 + b"{}]")
+    assert (found.status, json.loads(found.body)) == (400, {"mine": ["type", "loc", "msg"]})
+
+
+def test_other_apps_are_let_alone() -> None:
+    """One that is no FastAPI app, or has nothing in it."""
+
+    async def bare(*_: object) -> None: ...
+
+    invalid.bound(bare)
+    invalid.bound(GZipMiddleware(bare))
