@@ -10,7 +10,6 @@ from backup import bucket, health, history, jobs, restore, schedule, server, set
 VERBS: dict[str, Callable[..., Any]] = {
     "serve": schedule.serve,
     "settings": settings.check,
-    "healthy": health.main,
     "backup": jobs.backup,
     "bucket": bucket.main,
     "list": history.listing,

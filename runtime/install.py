@@ -25,7 +25,6 @@ PACKAGE = STACK / "code/stack_runtime"
 PROGRAMS = {
     "serve": ("serve", "main"),
     "check": ("serve", "check"),
-    "probe": ("probe", "main"),
     "migrate": ("migrate", "main"),
     "run": ("migrate", "run"),
     "revisions": ("environment", "show"),
@@ -164,6 +163,8 @@ def main() -> None:
         text = PROGRAM.format(python=sys.executable, code=STACK / "code", module=module, function=function)
         program.write_text(text)
         program.chmod(0o755)
+    shutil.copy(source / "probe", STACK / "bin")
+    (STACK / "bin/probe").chmod(0o755)
     record_revisions()
     add_users()
     for folder in [Path.cwd(), *map(Path, sys.path[1:])]:

@@ -8,11 +8,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from . import environment, find, probe, relay, schema, settings
+from . import environment, find, relay, schema, settings
 from .demand import OnDemand
 from .settings import Settings
 from .supervisor import SIGNALS, Supervisor
 
+# Where PID 1 answers probes: readiness.py.
+PORT = 8001
 # The role that serves.
 ROLE = "app"
 
@@ -80,7 +82,7 @@ def main() -> int:
         sizes.workers,
         chosen.drain_seconds,
         chosen.graceful_seconds,
-        socket.create_server(("", probe.PORT)),
+        socket.create_server(("", PORT)),
         programs(chosen),
     ).run()
 

@@ -45,6 +45,11 @@ WORKERS = FOLDER / "workers"
 # Lines, so that a worker that ends every second for days doesn't fill the tmpfs.
 MOST = 100
 STARTING, SERVING, ENDED = b".+-"
+# For the container's health check, once a second: seconds since the machine's start, and whether the slot is ready.
+READY = FOLDER / "ready"
+TICK = 1
+# Until the first time that it is: whoever starts it waits for that.
+START_TICK = 0.2
 # What a worker returns that did not get as far as serving, as Uvicorn has it.
 STARTUP_FAILURE = 3
 # Seconds that workers have to end after a SIGINT, and after the time for requests in flight is over.
@@ -63,6 +68,11 @@ def ready() -> bool:
         return time.time() - INCOMPLETE.stat().st_mtime > COMPLETE_SECONDS
     except FileNotFoundError:
         return True
+
+
+def without_room() -> "contextlib.AbstractContextManager[None]":
+    """What is written down is lost where the app has filled the tmpfs, and nothing else is."""
+    return contextlib.suppress(OSError)
 
 
 class Supervisor:
@@ -106,6 +116,7 @@ class Supervisor:
         self.woken, self.waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.selector.register(self.woken, selectors.EVENT_READ, lambda: os.read(self.woken, 4096))
         self.programs = programs
+        self.was_ready = False
         self.draining = False
         self.stopping = False
         self.failure = 0
@@ -131,7 +142,7 @@ class Supervisor:
         for index in range(self.count):
             self.start(index)
         while self.workers:
-            for key, _ in self.selector.select():
+            for key, _ in self.selector.select(self.show_readiness()):
                 key.data()
             self.reap()
         return self.failure
@@ -144,6 +155,17 @@ class Supervisor:
                 if pid in self.workers:
                     self.ended(pid, os.waitstatus_to_exitcode(status))
                 any(program.ended(pid) for program in self.programs)
+
+    def show_readiness(self) -> float:
+        """Write it down, whole; return the seconds until the next time."""
+        is_ready = self.is_ready()
+        self.was_ready = self.was_ready or is_ready
+        draft = READY.with_suffix(".new")
+        uptime = Path("/proc/uptime").read_text().partition(".")[0]
+        with without_room():
+            draft.write_text(f"{uptime} {'ready' if is_ready else 'not ready'}\n")
+            draft.rename(READY)
+        return TICK if self.was_ready else START_TICK
 
     def is_ready(self) -> bool:
         newest = max(struct.unpack(f"{self.count}d", self.turned[:]))
@@ -220,7 +242,7 @@ class Supervisor:
     def write_down(self, line: str) -> None:
         self.lines += 1
         if self.lines <= MOST:
-            with WORKERS.open("a") as file:
+            with without_room(), WORKERS.open("a") as file:
                 file.write(f"{line}\n")
 
     def reason(self, code: int) -> str:
@@ -250,7 +272,8 @@ class Supervisor:
 
     def drain(self) -> None:
         self.draining = True
-        DRAINING.touch()
+        with without_room():
+            DRAINING.touch()
         self.lines = 0
         self.write_down("draining")
 
@@ -270,5 +293,7 @@ class Supervisor:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def send(self, number: signal.Signals) -> None:
-        for pid in self.workers:
-            os.kill(pid, number)
+        for pid in list(self.workers):
+            # One that has ended, and that was not taken in before this signal came.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)

@@ -14,6 +14,7 @@ import pytest
 from runtime import settings
 from runtime.demand import OnDemand
 from tests.conftest import REPO
+from tests.runtime.supervised import WORK, Parent, Start, launch
 
 Demand = Callable[[socket.socket, str], OnDemand]
 # What runtime/install.py makes of a function.
@@ -67,3 +68,34 @@ def loop(program: OnDemand, done: threading.Event) -> None:
             with contextlib.suppress(ChildProcessError):
                 if program.pid and os.waitpid(program.pid, os.WNOHANG)[0]:
                     program.ended(program.pid)
+
+
+@pytest.fixture
+def draining(tmp_path: Path) -> Path:
+    return tmp_path / "draining"
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+@pytest.fixture
+def start(draining: Path, listener: socket.socket) -> Iterator[Start]:
+    started: list[Parent] = []
+
+    def start(
+        work: str = WORK, count: int = 1, drain_seconds: float = 0, blocked: bool = False, **environment: str
+    ) -> Parent:
+        numbers = [str(listener.fileno()), str(count), str(drain_seconds)]
+        named = {"SLOT_FOLDER": str(draining.parent), **environment}
+        process = launch(work, numbers, listener.fileno(), blocked, named)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        # Not SIGKILL: the workers would outlive it.
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)

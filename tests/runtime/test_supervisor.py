@@ -1,111 +1,14 @@
 """PID 1 of a slot, with small workers; the stack tests have the real ones."""
 
-import ctypes
-import http.client
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from runtime.supervisor import SIGNALS
-from tests.conftest import REPO
-
-PROGRAM = """
-import os, signal, socket, sys, time
-from runtime.supervisor import Supervisor
-def say(*words):
-    # One write: two workers share the pipe.
-    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
-{work}
-listener = socket.socket(fileno=int(sys.argv[1]))
-count, drain_seconds = int(sys.argv[2]), float(sys.argv[3])
-probes = socket.create_server(("127.0.0.1", 0))
-if "PROBED" in os.environ: say(probes.getsockname()[1])
-sys.exit(Supervisor(work, listener, count, drain_seconds, graceful_seconds=0.5, probes=probes).run())
-"""
-# Says that it runs, and on SIGTERM that it ends.
-WORK = """
-def work(listener, serving):
-    def end(*_): say("terminated", os.getpid()); sys.exit(0)
-    signal.signal(signal.SIGTERM, end)
-    serving()
-    say("running", os.getpid())
-    time.sleep(60)
-"""
-STUBBORN = WORK.replace("sys.exit(0)", "None").replace("time.sleep(60)", "while True: time.sleep(1)")
-
-PR_SET_CHILD_SUBREAPER = 36
-
-
-def adopt_orphans() -> None:
-    """What PID 1 of a container is to its processes, this makes of any process."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def block_signals() -> None:
-    """What runtime.serve does before it becomes the supervisor."""
-    adopt_orphans()
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-
-class Parent(subprocess.Popen[str]):
-    def says(self) -> list[str]:
-        """The words of the next line that a worker prints."""
-        assert self.stdout
-        return self.stdout.readline().split()
-
-    def complains(self) -> str:
-        """The next line of the supervisor's own."""
-        assert self.stderr
-        return self.stderr.readline().rstrip("\n")
-
-
-Start = Callable[..., Parent]
-
-
-@pytest.fixture
-def draining(tmp_path: Path) -> Path:
-    return tmp_path / "draining"
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener
-
-
-@pytest.fixture
-def start(draining: Path, listener: socket.socket) -> Iterator[Start]:
-    started: list[Parent] = []
-
-    def start(
-        work: str = WORK, count: int = 1, drain_seconds: float = 0, blocked: bool = False, **environment: str
-    ) -> Parent:
-        numbers = [str(listener.fileno()), str(count), str(drain_seconds)]
-        process = Parent(
-            [sys.executable, "-c", PROGRAM.format(work=work), *numbers],
-            cwd=REPO,
-            env={**os.environ, "SLOT_FOLDER": str(draining.parent), "PYTHONUNBUFFERED": "1", **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            pass_fds=[listener.fileno()],
-            preexec_fn=block_signals if blocked else adopt_orphans,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        # Not SIGKILL: the workers would outlive it.
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+from tests.runtime.supervised import STUBBORN, WORK, Start
 
 
 def test_sigterm_drains_first(start: Start, draining: Path) -> None:
@@ -207,30 +110,6 @@ def test_what_became_of_the_workers_is_written_down(start: Start, draining: Path
     process.send_signal(signal.SIGTERM)
     process.complains()
     assert written.read_text() == "++\nSIGKILL\ndraining\n"
-
-
-def probe(port: int, path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    connection.request("GET", path)
-    return connection.getresponse().status
-
-
-def test_probes_are_answered_by_the_parent(start: Start) -> None:
-    """Ready: all serve, and some loop turns. Serving: however busy. Neither while it drains. Nobody holds it up."""
-    process = start(WORK.replace("    serving()", "    time.sleep(1); serving()"), 2, 60, PROBED="")
-    port = int(process.says()[0])
-    with socket.create_connection(("127.0.0.1", port)):
-        assert (probe(port, "/ready"), probe(port, "/serving"), probe(port, "/")) == (503, 503, 404)
-        assert [process.says()[0] for _ in range(2)] == ["running", "running"]
-        assert (probe(port, "/ready"), probe(port, "/serving")) == (200, 200)
-        # The workers sleep, and say nothing more.
-        deadline = time.monotonic() + 10
-        while probe(port, "/ready") == 200:
-            assert time.monotonic() < deadline
-        assert probe(port, "/serving") == 200
-        process.send_signal(signal.SIGTERM)
-        process.complains()
-        assert probe(port, "/serving") == 503
 
 
 def test_worker_that_ends_by_itself_is_replaced(start: Start) -> None:

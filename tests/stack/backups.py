@@ -38,7 +38,7 @@ def health(clone: Clone) -> str:
 
 def said(clone: Clone) -> str:
     """The answer of the container's health check."""
-    return clone.compose("exec", "-T", "backup", "python", "-m", "backup", "healthy", check=False)
+    return clone.compose("exec", "-T", "backup", "healthy", check=False)
 
 
 def volumes(clone: Clone) -> set[str]:

@@ -1,0 +1,80 @@
+"""What PID 1 of a slot tells of itself: to probes, and to the container's health check."""
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conftest import REPO
+from tests.runtime.supervised import WORK, Start
+
+
+def probe(port: int, path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", path)
+    return connection.getresponse().status
+
+
+def test_probes_are_answered_by_the_parent(start: Start) -> None:
+    """Ready: all serve, and some loop turns. Serving: however busy. Neither while it drains. Nobody holds it up."""
+    process = start(WORK.replace("    serving()", "    time.sleep(1); serving()"), 2, 60, PROBED="")
+    port = int(process.says()[0])
+    with socket.create_connection(("127.0.0.1", port)):
+        assert (probe(port, "/ready"), probe(port, "/serving"), probe(port, "/")) == (503, 503, 404)
+        assert [process.says()[0] for _ in range(2)] == ["running", "running"]
+        assert (probe(port, "/ready"), probe(port, "/serving")) == (200, 200)
+        # The workers sleep, and say nothing more.
+        deadline = time.monotonic() + 10
+        while probe(port, "/ready") == 200:
+            assert time.monotonic() < deadline
+        assert probe(port, "/serving") == 200
+        process.send_signal(signal.SIGTERM)
+        process.complains()
+        assert probe(port, "/serving") == 503
+
+
+def health_check(folder: Path, file: str = "runtime/probe") -> tuple[int, str]:
+    argv = ["/bin/sh", str(REPO / file)]
+    done = subprocess.run(argv, env={"SLOT_FOLDER": str(folder)}, capture_output=True, text=True, timeout=10)
+    return done.returncode, (done.stdout + done.stderr).strip()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_health_check_reads_what_the_parent_knows(start: Start, tmp_path: Path) -> None:
+    """Healthy while it is ready; not before, not while it drains, and not when PID 1 says nothing more."""
+    assert health_check(tmp_path) == (1, "still starting")
+    process = start(WORK.replace("    serving()", "    time.sleep(1); serving()"), drain_seconds=60)
+    until(lambda: health_check(tmp_path) == (1, "not ready"))
+    process.says()
+    until(lambda: health_check(tmp_path) == (0, "ready"))
+    process.send_signal(signal.SIGSTOP)
+    until(lambda: health_check(tmp_path)[1].startswith("PID 1 has said nothing for "))
+    assert health_check(tmp_path)[0] == 1
+    process.send_signal(signal.SIGCONT)
+    process.send_signal(signal.SIGTERM)
+    until(lambda: health_check(tmp_path) == (1, "not ready"))
+
+
+def test_app_that_leaves_no_room_for_notes(start: Start, draining: Path) -> None:
+    """Nothing can be written down any more: the slot serves, replaces a worker, and drains, as ever."""
+    process = start(drain_seconds=0.1)
+    worker = process.says()[1]
+    shutil.rmtree(draining.parent)
+    os.kill(int(worker), signal.SIGKILL)
+    assert process.complains().endswith("SIGKILL. Another starts.")
+    assert process.says()[0] == "running"
+    process.send_signal(signal.SIGTERM)
+    assert process.complains() == "Draining for 0.1 s."
+    assert process.says()[0] == "terminated"
+    assert process.wait(10) == 0
