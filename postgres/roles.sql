@@ -2,7 +2,7 @@
 
 -- `owner` makes and changes the schema: migrations.
 CREATE ROLE owner LOGIN;
--- `app` reads and writes rows, and nothing else: the app. How many connections it may have, `healthy` keeps right.
+-- `app` reads and writes rows, and nothing else: the app. How much it may ask for, `rights` keeps right.
 CREATE ROLE app LOGIN;
 
 ALTER DATABASE app OWNER TO owner;
@@ -23,7 +23,7 @@ ALTER TABLE alembic_version OWNER TO owner;
 GRANT SELECT ON alembic_version TO app;
 
 -- `barman` takes backups: what Barman's manual asks for a role without superuser rights. Its rights on functions of the
--- database `postgres`, which it connects to, come from `healthy`. Last and whole, because the health check takes this
+-- database `postgres`, which it connects to, come from `rights`. Last and whole, because the health check takes this
 -- role as the sign that all of them ran.
 BEGIN;
 CREATE ROLE barman LOGIN REPLICATION;

@@ -1,12 +1,14 @@
 """What the app's role may do, statement by statement, on the roles that postgres/roles.sql makes."""
 
+import os
+import subprocess
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
-from tests.conftest import Database
+from tests.conftest import REPO, Database, Server
 
 MAY = [
     "INSERT INTO orders (name) VALUES ('x')",
@@ -164,3 +166,49 @@ def test_what_a_role_may_always_do_to_itself_opens_nothing(app: psycopg.Connecti
             assert again.execute("SELECT current_user").fetchone() == ("app",)
     finally:
         empty.server.sql("ALTER ROLE app PASSWORD NULL; ALTER ROLE app RESET ALL")
+
+
+def rights(server: Server, **settings: str) -> str:
+    """What postgres/rights complains of."""
+    here = {"PATH": f"{server.binaries}:{os.environ['PATH']}", "PGHOST": str(server.folder), **settings}
+    argv = ["/bin/sh", str(REPO / "postgres/rights")]
+    return subprocess.run(argv, env=here, capture_output=True, text=True, timeout=60).stderr
+
+
+SET = [
+    "ALTER ROLE app SET default_transaction_read_only = on",
+    "ALTER ROLE app SET statement_timeout = 1",
+    "ALTER ROLE app IN DATABASE app SET search_path = nowhere",
+    "ALTER ROLE app SET idle_session_timeout = 1",
+]
+
+
+def test_what_a_role_has_set_for_itself_is_reset(empty: Database) -> None:
+    """And the bounds of the app stand in its place, which are settings; one of them it can't raise."""
+    assert empty.server
+    try:
+        for statement in SET:
+            # Each in a session of its own: the next begins with what the last has set.
+            with psycopg.connect(empty.app_url, options="-c default_transaction_read_only=off") as app:
+                app.execute(statement.encode())
+        with psycopg.connect(empty.app_url) as broken, pytest.raises(psycopg.Error):
+            broken.execute("CREATE TEMPORARY TABLE mine (id int)")
+        # Twice: nothing is wrong with what is right.
+        for _ in range(2):
+            assert rights(empty.server, STATEMENT_TIMEOUT="7", IDLE_TRANSACTION_TIMEOUT="0") == ""
+        with psycopg.connect(empty.app_url) as app:
+            shown = app.execute(
+                "SELECT name, setting FROM pg_settings WHERE source = 'user' OR source = 'database user' ORDER BY name"
+            )
+            assert dict(shown.fetchall()) == {
+                "idle_in_transaction_session_timeout": "0",
+                "lock_timeout": "30000",
+                "statement_timeout": "7000",
+                "temp_file_limit": "512000",
+            }
+            app.execute("SET LOCAL statement_timeout = '10min'")
+            with pytest.raises(InsufficientPrivilege):
+                app.execute("SET LOCAL temp_file_limit = -1")
+        assert 'invalid input syntax for type numeric: "2m"' in rights(empty.server, STATEMENT_TIMEOUT="2m")
+    finally:
+        empty.server.sql("ALTER ROLE app RESET ALL; ALTER ROLE app IN DATABASE app RESET ALL")

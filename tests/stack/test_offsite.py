@@ -119,5 +119,5 @@ def test_bucket_that_is_away(clone: Clone, bucket: Path) -> None:
 
 
 def inside_health(clone: Clone) -> str:
-    argv = ("exec", "-T", "backup", "python", "-m", "backup", "healthy")
+    argv = ("exec", "-T", "backup", "healthy")
     return clone.compose(*argv, check=False)

@@ -34,14 +34,45 @@ def planted(backed_up: Clone) -> Clone:
     return backed_up
 
 
-def test_health_check(planted: Clone) -> None:
-    """It puts right the app's connection limit, and Barman's rights, which older volumes have in another database."""
+def test_rights(planted: Clone) -> None:
+    """At each start the app's connection limit, and Barman's rights, which older volumes have in another database."""
     planted.psql("ALTER ROLE app CONNECTION LIMIT 7", *SERVER)
     planted.psql("REVOKE EXECUTE ON FUNCTION pg_switch_wal() FROM barman", *SERVER)
-    planted.compose("exec", "-T", "postgres", "healthy")
+    planted.compose("exec", "-T", "postgres", "rights")
     assert caught(planted) == []
     assert planted.psql("SELECT rolconnlimit FROM pg_roles WHERE rolname = 'app'", *SERVER) == "80"
     assert planted.psql("SELECT has_function_privilege('barman', 'pg_switch_wal()', 'EXECUTE')", *SERVER) == "t"
+
+
+def test_what_a_role_sets_for_itself(planted: Clone) -> None:
+    """It is gone after the next `./stack up`: an app that was broken into can't leave itself broken."""
+    for statement in (
+        "ALTER ROLE app SET default_transaction_read_only = on",
+        "ALTER ROLE app SET statement_timeout = 1",
+        "ALTER ROLE app IN DATABASE app SET search_path = nowhere",
+        "ALTER ROLE app SET client_connection_check_interval = 0",
+    ):
+        planted.psql(statement, "app")
+    with pytest.raises(AssertionError, match="permission denied to set parameter"):
+        planted.psql("ALTER ROLE app SET temp_file_limit = -1", "app")
+    ok(planted.stack("up"))
+    shown = planted.psql(
+        "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings WHERE name IN "
+        "('default_transaction_read_only', 'statement_timeout', 'lock_timeout', 'temp_file_limit', "
+        "'idle_in_transaction_session_timeout', 'client_connection_check_interval')",
+        "app",
+    )
+    assert shown.split() == [
+        "client_connection_check_interval=5000",
+        "default_transaction_read_only=off",
+        "idle_in_transaction_session_timeout=60000",
+        "lock_timeout=30000",
+        "statement_timeout=60000",
+        "temp_file_limit=512000",
+    ]
+    with planted.client() as client:
+        assert client.post("/notes", json={"text": "written again"}).status_code == 201
+    assert caught(planted) == []
 
 
 def test_backup(planted: Clone) -> None:
@@ -75,7 +106,7 @@ def test_verification(planted: Clone) -> None:
 def test_restore(planted: Clone) -> None:
     """What is restored has been looked into by nobody with more rights than the owner."""
     ok(planted.stack("restore", "--to", "latest", "--yes"))
-    planted.compose("exec", "-T", "postgres", "healthy")
+    planted.compose("exec", "-T", "postgres", "rights")
     assert caught(planted) == []
 
 
