@@ -41,6 +41,25 @@ def test_forged_headers(echo: Echo, headers: dict[str, str]) -> None:
     assert not [value for name, value in saw["headers"] if name == "forwarded"]
 
 
+# By which gateways in front of an app say who is signed in, or what was asked for.
+VOUCHED = {
+    "X-Forwarded-User": "admin",
+    "X-Auth-Request-Email": "admin@example.com",
+    "Remote-User": "admin",
+    "X-Forwarded-Groups": "admins",
+    "X-Forwarded-Prefix": "/evil",
+    "X-Original-URL": "/admin",
+    "Tailscale-User-Login": "admin",
+}
+
+
+def test_nobody_says_from_outside_who_is_signed_in(echo: Echo) -> None:
+    """An app behind a gateway believes such headers: from outside none passes, nor what Traefik uses to count."""
+    names = {name for name, _ in echo.ask(**VOUCHED, **{"X-Counted": "mine", "X-Mine": "passes"})["headers"]}
+    assert not names & {name.lower() for name in (*VOUCHED, "X-Counted")}
+    assert "x-mine" in names
+
+
 def test_duplicate_headers(echo: Echo) -> None:
     """Twice is no different from once."""
     with echo.client() as client:
@@ -99,7 +118,10 @@ def behind_proxy(echo: Echo) -> Iterator[Echo]:
 
 
 def test_trusted_proxy(behind_proxy: Echo) -> None:
-    """What a named proxy says of the client is believed, what the client told the proxy is not; each has its limit."""
+    """What a named proxy says of the client is believed, what the client told the proxy is not; each has its limit.
+
+    Who is signed in is the proxy's to say, too.
+    """
     for told, seen in (
         ("198.51.100.7", "198.51.100.7"),
         (f"{FORGED}, 198.51.100.8", "198.51.100.8"),
@@ -107,6 +129,9 @@ def test_trusted_proxy(behind_proxy: Echo) -> None:
         ("2001:db8:1::7", "2001:db8:1::7"),
     ):
         assert behind_proxy.ask(**{"X-Forwarded-For": told})["client"] == seen
+    passed = dict(behind_proxy.ask(**VOUCHED, **{"X-Forwarded-For": "198.51.100.10"})["headers"])
+    assert passed.items() >= {name.lower(): value for name, value in VOUCHED.items()}.items()
+    assert "x-counted" not in passed
     with behind_proxy.client() as client:
 
         def answers(told: list[str]) -> list[int]:
