@@ -10,7 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from . import environment, schema, settings, supervisor
+from . import environment, notes, schema, settings
 
 # As ASGI has them: https://asgi.readthedocs.io/en/latest/specs/main.html
 Scope = MutableMapping[str, Any]
@@ -39,7 +39,7 @@ async def live() -> tuple[int, dict[str, Any]]:
 
 async def ready() -> tuple[int, dict[str, Any]]:
     """200 unless the slot drains or is incomplete. Never asks the database: an outage must not end every route."""
-    is_ready = supervisor.ready()
+    is_ready = notes.ready()
     return (200 if is_ready else 503), {"ready": is_ready}
 
 

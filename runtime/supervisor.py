@@ -23,30 +23,19 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from types import FrameType
 
 from . import limits
 from .demand import OnDemand
+from .notes import DRAINING, INCOMPLETE, WORKERS, ready, without_room, write_readiness
 from .readiness import Readiness
 
-FOLDER = Path(os.environ.get("SLOT_FOLDER", "/tmp"))  # noqa: S108 - a tmpfs of the container
-# Workers look for it at each `/ready`.
-DRAINING = FOLDER / "draining"
-# There until all workers serve at one time: before that it isn't known whether the slot holds them.
-INCOMPLETE = FOLDER / "incomplete"
-# Seconds after the first that serves, for which it waits for the others; then some are better than none.
-COMPLETE_SECONDS = 30
 # Seconds without a turn of any worker's loop after which the slot gets no new requests.
 STUCK_SECONDS = 3
-# A first line with a letter for each worker, then a line for each that ended without being asked to, with the reason,
-# `routed` once the proxy was told that it may send requests, and `draining` once the slot is.
-WORKERS = FOLDER / "workers"
 # Lines, so that a worker that ends every second for days doesn't fill the tmpfs.
 MOST = 100
 STARTING, SERVING, ENDED = b".+-"
-# For the container's health check, once a second: seconds since the machine's start, and whether the slot is ready.
-READY = FOLDER / "ready"
+# Seconds between two notes for the container's health check.
 TICK = 1
 # Until the first time that it is: whoever starts it waits for that.
 START_TICK = 0.2
@@ -57,22 +46,9 @@ AT_ONCE = 1
 # Seconds: a worker that lived no longer than this is replaced by one that waits for RESTART_DELAY first.
 SHORT_LIFE = 5
 RESTART_DELAY = 1
+# Connections that wait to be accepted: Uvicorn's default.
+BACKLOG = 2048
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGALRM}
-
-
-def ready() -> bool:
-    """Whether the slot is complete and doesn't drain: what a worker, too, can tell."""
-    if DRAINING.exists():
-        return False
-    try:
-        return time.time() - INCOMPLETE.stat().st_mtime > COMPLETE_SECONDS
-    except FileNotFoundError:
-        return True
-
-
-def without_room() -> "contextlib.AbstractContextManager[None]":
-    """What is written down is lost where the app has filled the tmpfs, and nothing else is."""
-    return contextlib.suppress(OSError)
 
 
 class Supervisor:
@@ -157,14 +133,11 @@ class Supervisor:
                 any(program.ended(pid) for program in self.programs)
 
     def show_readiness(self) -> float:
-        """Write it down, whole; return the seconds until the next time."""
+        """Write it down; return the seconds until the next time."""
         is_ready = self.is_ready()
         self.was_ready = self.was_ready or is_ready
-        draft = READY.with_suffix(".new")
-        uptime = Path("/proc/uptime").read_text().partition(".")[0]
         with without_room():
-            draft.write_text(f"{uptime} {'ready' if is_ready else 'not ready'}\n")
-            draft.rename(READY)
+            write_readiness(is_ready)
         return TICK if self.was_ready else START_TICK
 
     def is_ready(self) -> bool:
@@ -213,6 +186,8 @@ class Supervisor:
             return
         first = set(self.states[:]) == {STARTING}
         self.states[index] = SERVING
+        # After that: PID 1, which may just have closed it, looks once more.
+        self.listener.listen(BACKLOG)
         if set(self.states[:]) == {SERVING}:
             INCOMPLETE.unlink(missing_ok=True)
         elif first:
@@ -226,6 +201,7 @@ class Supervisor:
         lived = time.monotonic() - started
         if self.stopping:
             return
+        self.refuse_while_nobody_serves()
         how = self.reason(code)
         self.write_down(how)
         if code == STARTUP_FAILURE and not self.serves():
@@ -235,6 +211,15 @@ class Supervisor:
             return
         print(f"Worker {pid} ended after {lived:.0f} s: {how}. Another starts.", file=sys.stderr)
         self.start(index, RESTART_DELAY if lived < SHORT_LIFE else 0)
+
+    def refuse_while_nobody_serves(self) -> None:
+        """Have connections refused, so that Traefik makes them to the other slot: here they would wait for a worker."""
+        if not self.serves():
+            # For all processes that have the socket, and until one of them listens again.
+            with contextlib.suppress(OSError):
+                self.listener.shutdown(socket.SHUT_RD)
+            if self.serves():
+                self.listener.listen(BACKLOG)
 
     def serves(self) -> bool:
         return SERVING in self.states[:]

@@ -86,7 +86,12 @@ def start(draining: Path, listener: socket.socket) -> Iterator[Start]:
     started: list[Parent] = []
 
     def start(
-        work: str = WORK, count: int = 1, drain_seconds: float = 0, blocked: bool = False, **environment: str
+        work: str = WORK,
+        count: int = 1,
+        drain_seconds: float = 0,
+        blocked: bool = False,
+        listener: socket.socket = listener,
+        **environment: str,
     ) -> Parent:
         numbers = [str(listener.fileno()), str(count), str(drain_seconds)]
         named = {"SLOT_FOLDER": str(draining.parent), **environment}

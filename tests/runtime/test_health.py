@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from runtime import environment, schema, supervisor
+from runtime import environment, notes, schema
 from runtime.health import Health
 from runtime.settings import Settings
 from tests.conftest import Database
@@ -36,7 +36,7 @@ def test_all_else_is_the_apps(method: str, path: str) -> None:
 def test_draining_slot_is_live_and_serves_but_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a slot drains only `/ready` changes."""
     (tmp_path / "draining").touch()
-    monkeypatch.setattr(supervisor, "DRAINING", tmp_path / "draining")
+    monkeypatch.setattr(notes, "DRAINING", tmp_path / "draining")
     assert ask(APP, path="/ready").status == 503
     assert ask(APP, path="/live").status == 200
     assert ask(APP).status == 200
@@ -46,9 +46,9 @@ def test_slot_whose_workers_do_not_all_serve_yet(tmp_path: Path, monkeypatch: py
     """It gets no requests, unless the others don't come in time."""
     mark = tmp_path / "incomplete"
     mark.touch()
-    monkeypatch.setattr(supervisor, "INCOMPLETE", mark)
+    monkeypatch.setattr(notes, "INCOMPLETE", mark)
     assert ask(APP, path="/ready").status == 503
-    since = time.time() - supervisor.COMPLETE_SECONDS - 1
+    since = time.time() - notes.COMPLETE_SECONDS - 1
     os.utime(mark, (since, since))
     assert ask(APP, path="/ready").status == 200
 

@@ -66,6 +66,42 @@ def test_health_check_reads_what_the_parent_knows(start: Start, tmp_path: Path) 
     until(lambda: health_check(tmp_path) == (1, "not ready"))
 
 
+def is_refused(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_nobody_waits_for_a_slot_without_workers(start: Start, tmp_path: Path) -> None:
+    """While no worker serves connections are refused, so that the proxy makes them elsewhere; then they are taken."""
+    go = tmp_path / "go"
+    waits = f"    while not os.path.exists({str(go)!r}): time.sleep(0.05)\n    serving()"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    with socket.socket() as bound:
+        # As Uvicorn binds it.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        process = start(WORK.replace("    serving()", waits), 2, listener=bound)
+        until(lambda: health_check(tmp_path) == (1, "not ready"))
+        assert is_refused(address)
+        go.touch()
+        workers = [int(process.says()[1]) for _ in range(2)]
+        assert not is_refused(address)
+        go.unlink()
+        os.kill(workers[0], signal.SIGKILL)
+        process.complains()
+        assert not is_refused(address)
+        os.kill(workers[1], signal.SIGKILL)
+        process.complains()
+        assert is_refused(address)
+        go.touch()
+        process.says()
+        assert not is_refused(address)
+
+
 def test_app_that_leaves_no_room_for_notes(start: Start, draining: Path) -> None:
     """Nothing can be written down any more: the slot serves, replaces a worker, and drains, as ever."""
     process = start(drain_seconds=0.1)
