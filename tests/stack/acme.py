@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 from offline.images import BASE, build_base, exists
-from ops.ask import ToThisMachine
+from ops.door.ask import ToThisMachine
 from tests.stack.stacks import CLEAN, Clone, free_ports, run, wait_until
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import checks, install
+from ops.machine import checks, install
 from ops.run import Stop
 from tests.conftest import NOBODY, REPO
 from tests.stack.stacks import Clone, run

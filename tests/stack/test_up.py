@@ -99,7 +99,8 @@ def test_choice_of_stand_ins_is_added_to_dotenv(user_env: Path, monkeypatch: pyt
     """The choice goes below what the user wrote, which stays as it was; what the user chose is not replaced."""
     if not base_images()["PYTHON_IMAGE"].startswith("stack-offline/"):
         pytest.skip("a registry can be reached")
-    from ops import dotenv, images
+    from ops import dotenv
+    from ops.machine import images
 
     user_env.write_text("DOMAIN=localhost")
     monkeypatch.setattr(dotenv, "FILE", user_env)

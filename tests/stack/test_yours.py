@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ops import dotenv
-from ops.images import APP_SETTINGS
+from ops.machine.images import APP_SETTINGS
 from tests.conftest import HOUSE, REPO
 from tests.stack.backups import ok
 from tests.stack.load import Load

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from ops import certificate
-from ops.certificate import Certificate, acme_errors, check_names, lasts
+from ops.door import certificate
+from ops.door.certificate import Certificate, acme_errors, check_names, lasts
 
 DAY = 86400
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from ops import checks, dotenv
+from ops import dotenv
+from ops.machine import checks
 from tests.conftest import REPO
 
 

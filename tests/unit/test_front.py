@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from ops import front
-from ops.front import check_networks, check_settings
+from ops.door import front
+from ops.door.front import check_networks
 from ops.run import Stop
+from ops.settings import check_settings
 from tests.conftest import REPO
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ops import plan
+from ops.machine import plan
 from ops.run import Stop
 
 MIB = 2**20

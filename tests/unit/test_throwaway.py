@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from ops.machine.throwaway import refuse_others_volumes
 from ops.run import Stop
-from ops.throwaway import refuse_others_volumes
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,17 @@ import sys
 import time
 from typing import Any
 
-from ops import major, revisions, slots
-from ops.app import choose_dockerfile
-from ops.backup import answer
-from ops.build import build_all
-from ops.checks import configuration
-from ops.images import base_images
-from ops.install import ensure_docker
+from ops.database import major
+from ops.database.backup import answer
+from ops.database.switch import Journal, begin, settle, switch
 from ops.lock import lock
+from ops.machine.checks import configuration
+from ops.machine.images import base_images
+from ops.machine.install import ensure_docker
+from ops.release import revisions, slots
+from ops.release.app import choose_dockerfile
+from ops.release.build import build_all
 from ops.run import compose, confirm, docker, running, step
-from ops.switch import Journal, begin, settle, switch
 from ops.words import size
 
 ONE_SHOT = ("run", "--rm", "--no-deps", "-T")

@@ -7,18 +7,14 @@ import shutil
 import sys
 
 from offline import engine
-from ops.app_test import test_app
-from ops.checks import configuration
-from ops.images import base_images
-from ops.install import ensure_docker
+from ops.machine.checks import configuration
+from ops.machine.images import base_images
+from ops.machine.install import ensure_docker
 from ops.run import HERE, Stop, step
 
 
 def test(arguments: list[str]) -> None:
-    """The stack's tests, and those in tests/app; with `--app` the app's own, in its image. Raises Stop."""
-    if arguments[:1] == ["--app"]:
-        test_app(arguments[1:])
-        return
+    """The stack's tests, and those in tests/app. Raises Stop."""
     in_ci = bool(os.environ.get("CI"))
     left_out: list[str] = []
     python = ensure_venv()

@@ -6,21 +6,24 @@ import sys
 import time
 from typing import Any
 
-from ops import ask, clone, major, releases, rollout, slots
-from ops.app import choose_dockerfile
-from ops.backup import answer, summary
-from ops.build import build_all, check_settings, migrate
-from ops.certificate import check_names, check_store, wait_for_certificates
-from ops.checks import check_machine, configuration, published
-from ops.front import check_networks
-from ops.images import base_images
-from ops.install import ensure_docker
+from ops.config import published
+from ops.database import major, owner
+from ops.database.backup import answer, summary
+from ops.database.restore import ONE_SHOT
+from ops.database.switch import settle
+from ops.database.volumes import holds_database
+from ops.door import ask
+from ops.door.certificate import check_names, check_store, wait_for_certificates
+from ops.door.front import check_networks
 from ops.lock import lock
-from ops.plan import check_sizes
-from ops.restore import ONE_SHOT
+from ops.machine.checks import check_machine, configuration
+from ops.machine.images import base_images
+from ops.machine.install import ensure_docker
+from ops.machine.plan import check_sizes
+from ops.release import releases, rollout, slots
+from ops.release.app import choose_dockerfile
+from ops.release.build import build_all, check_settings, migrate
 from ops.run import HERE, Stop, compose, docker, running, step
-from ops.switch import settle
-from ops.volumes import holds_database
 
 
 def up() -> None:
@@ -121,7 +124,7 @@ def start(config: dict[str, Any], serving: bool) -> tuple[str, bool]:
         release = build_all()
     major.refuse_another(config)
     # Before the first `compose run`, which makes all of the project's volumes.
-    clone.check_volume(config)
+    owner.check_volume(config)
     same = serving and slots.unchanged(release)
     with step("Check the settings"):
         if not same:

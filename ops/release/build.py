@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from ops import releases
+from ops.release import releases
 from ops.run import Stop, compose, docker, running
 
 

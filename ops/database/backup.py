@@ -8,7 +8,9 @@ import sys
 import tempfile
 from typing import Any
 
-from ops import clone, releases, revisions, run
+from ops import run
+from ops.machine import clone
+from ops.release import releases, revisions
 from ops.run import HERE, Stop, running, step
 from ops.words import duration, since, size
 

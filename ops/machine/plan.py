@@ -9,8 +9,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from ops.checks import configuration
-from ops.install import ensure_docker
+from ops.machine.checks import configuration
+from ops.machine.install import ensure_docker
 from ops.run import Stop, docker
 from runtime import limits
 

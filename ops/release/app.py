@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ops import dotenv
-from ops.releases import app_folder
+from ops.release.releases import app_folder
 from ops.run import HERE, Stop
 
 # The stack's own Dockerfiles, by the file that calls for each, in this order.

@@ -8,9 +8,9 @@ import sys
 import time
 from typing import Any
 
-from ops import ask, releases
-from ops.run import HERE, Stop, compose, docker, step
-from ops.slots import (
+from ops.door import ask
+from ops.release import releases
+from ops.release.slots import (
     SLOTS,
     SNAPSHOT,
     container,
@@ -26,6 +26,7 @@ from ops.slots import (
     summary,
     workers,
 )
+from ops.run import HERE, Stop, compose, docker, step
 
 # Seconds that a release may take to come back, however short DEPLOY_TIMEOUT is.
 PATIENCE = 120

@@ -8,16 +8,16 @@ import sys
 import time
 from typing import Any
 
-from ops import releases, rollout, slots
-from ops.app import choose_dockerfile
-from ops.backup import restore_point, summary
-from ops.build import build_release, check_settings, migrate
-from ops.checks import configuration
-from ops.images import base_images
+from ops.database.backup import restore_point, summary
+from ops.database.switch import settle
 from ops.lock import lock
-from ops.plan import check_sizes
+from ops.machine.checks import configuration
+from ops.machine.images import base_images
+from ops.machine.plan import check_sizes
+from ops.release import releases, rollout, slots
+from ops.release.app import choose_dockerfile
+from ops.release.build import build_release, check_settings, migrate
 from ops.run import HERE, Stop, compose, running, step
-from ops.switch import settle
 
 # Services that a deploy leaves alone: the restart of the first two is not without a gap.
 KEPT = ("traefik", "postgres", "backup")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ops import releases
+from ops.release import releases
 from ops.run import docker
 
 

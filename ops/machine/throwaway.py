@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from ops.checks import known_settings
-from ops.images import chosen
+from ops.machine.checks import known_settings
+from ops.machine.images import chosen
 from ops.run import HERE, Stop, docker
 
 

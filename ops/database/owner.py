@@ -1,8 +1,4 @@
-"""Which stack this folder's is: its Compose project, and the volume that holds its data.
-
-A project is known by its name, which is the folder's where nothing else is set: two folders of one name would share
-containers and a database, and a renamed folder would begin with an empty one.
-"""
+"""Whose a data volume is: a folder that was renamed keeps its database, and another folder does not get it."""
 
 from __future__ import annotations
 
@@ -12,33 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ops import dotenv
+from ops.database.volumes import MOUNTED, in_volume, project, table, volumes
+from ops.machine.clone import NAME, folder_of_containers
 from ops.run import HERE, Stop, docker, running
-from ops.volumes import MOUNTED, in_volume, project, table, volumes
 
-NAME = "COMPOSE_PROJECT_NAME"
 # The folder whose stack wrote into the volume, by its path on the host; in the volume, because it outlives containers.
 RECORD = ".folder"
-
-
-def check_folder(project: str) -> None:
-    """Raises Stop with 2 when another folder has containers under this project's name."""
-    other = folder_of_containers(project)
-    if other and not other.samefile(HERE):
-        raise Stop(
-            f"The project {project} is the stack in {other}: two folders can't share a name. "
-            f"Set {NAME} to another one in {HERE / '.env'}.",
-            2,
-        )
-
-
-def folder_of_containers(project: str) -> Path | None:
-    """The folder that the project's containers were started from, when it is still there."""
-    label = '{{.Label "com.docker.compose.project.working_dir"}}'
-    ours = f"label=com.docker.compose.project={project}"
-    for folder in docker("ps", "--all", "--filter", ours, "--format", label).stdout.splitlines():
-        if folder and Path(folder, "compose.yaml").exists():
-            return Path(folder)
-    return None
 
 
 def check_volume(config: dict[str, Any]) -> None:

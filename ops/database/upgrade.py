@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import time
 
-from ops import slots
-from ops.backup import answer, backup, verify
-from ops.build import build_all
-from ops.checks import configuration
-from ops.images import base_images
-from ops.install import ensure_docker
+from ops.database.backup import answer, backup, verify
+from ops.database.major import SERVICES, put_back, running_images, versions
+from ops.database.restore import ONE_SHOT
+from ops.database.switch import SETTING, begin, settle, switch
 from ops.lock import lock
-from ops.major import SERVICES, put_back, running_images, versions
-from ops.restore import ONE_SHOT
+from ops.machine.checks import configuration
+from ops.machine.images import base_images
+from ops.machine.install import ensure_docker
+from ops.release import slots
+from ops.release.build import build_all
 from ops.run import Stop, confirm, step
-from ops.switch import SETTING, begin, settle, switch
 from ops.words import size
 
 

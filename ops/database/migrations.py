@@ -10,14 +10,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from ops import revisions
-from ops.app import choose_dockerfile
-from ops.checks import configuration
-from ops.images import base_images
-from ops.install import ensure_docker
-from ops.releases import app_folder
+from ops.machine.checks import configuration
+from ops.machine.images import base_images
+from ops.machine.install import ensure_docker
+from ops.machine.throwaway import throwaway
+from ops.release import revisions
+from ops.release.app import choose_dockerfile
+from ops.release.releases import app_folder
 from ops.run import HERE, Stop, compose, docker, running, step
-from ops.throwaway import throwaway
 
 # The tag of this checkout's image, beside the one that runs.
 TAG = "migration"

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ops import clone, dotenv
-from ops.front import check_settings
+from ops import dotenv
+from ops.config import published
+from ops.machine import clone
 from ops.run import HERE, Stop, compose, docker, running
+from ops.settings import check_settings
 
 HANDED_OVER = ("DATABASE_URL", "PGHOST", "PGUSER", "PGDATABASE")
 # GB that images, build cache and a young database need.
@@ -76,8 +78,3 @@ def check_machine(config: dict[str, Any]) -> None:
             except OSError:
                 name = "HTTP_PORT" if port == published(config)[0] else "HTTPS_PORT"
                 raise Stop(f"Port {port} is taken by another program: stop that, or set {name} in .env.") from None
-
-
-def published(config: dict[str, Any]) -> list[int]:
-    """The host's ports for HTTP and HTTPS."""
-    return [int(port["published"]) for port in config["services"]["traefik"]["ports"]]

@@ -14,12 +14,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ops import ask, dotenv, major, slots
-from ops.backup import inside
-from ops.checks import configuration
+from ops import dotenv
+from ops.database import major
+from ops.database.backup import inside
+from ops.database.volumes import holds_database
+from ops.door import ask
 from ops.lock import STATE
+from ops.machine.checks import configuration
+from ops.release import slots
 from ops.run import Stop, compose, docker, running, step, uninterrupted
-from ops.volumes import holds_database
 
 FILE = STATE / "journal.json"
 SETTING = "POSTGRES_VOLUME"

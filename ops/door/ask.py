@@ -9,7 +9,7 @@ import ssl
 import time
 from typing import Any
 
-from ops.checks import published
+from ops.config import published
 from ops.run import Stop
 
 # Seconds until the stack must answer, once its containers are healthy: Traefik finds a slot within two.

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ops.ask import ToThisMachine
+from ops.door.ask import ToThisMachine
 from ops.run import Stop, compose, step
 
 # Seconds for a certificate to be issued.

@@ -7,8 +7,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from ops import clone, dotenv, releases
+from ops import dotenv
+from ops.database import owner
 from ops.lock import STATE
+from ops.release import releases
 from ops.run import HERE, Stop, compose, docker
 
 SLOTS = ("app-1", "app-2")
@@ -18,7 +20,7 @@ SNAPSHOT = STATE / "serving.json"
 
 @dataclass(frozen=True)
 class Workers:
-    """What PID 1 of a slot wrote down of its workers (app/supervisor.py)."""
+    """What PID 1 of a slot wrote down of its workers (runtime/supervisor.py)."""
 
     # A letter each: `.` has not served yet, `+` serves, `-` has served and ended.
     states: str
@@ -125,7 +127,7 @@ def start_all() -> None:
 
 def keep(release: str, rolled_back: str | None = None) -> None:
     """Make what serves now what plain `docker compose` would start, and what a failed rollout goes back to."""
-    clone.remember()
+    owner.remember()
     dotenv.replace_file(SNAPSHOT, compose("config", "--format", "json").stdout)
     releases.record(release, rolled_back)
     releases.prune([running for running in map(release_of, SLOTS) if running])

@@ -1,0 +1,1 @@
+"""The database: its volumes, backups, versions and migrations."""

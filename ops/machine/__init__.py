@@ -1,0 +1,1 @@
+"""The machine: its engine, its settings, its size, and whose the stack on it is."""
