@@ -1,10 +1,216 @@
-"""What Compose resolved: compose.yaml with its settings filled in."""
+"""What Compose resolved: compose.yaml with its settings filled in. Read once a verb, and passed on as a `Config`.
+
+A value that Compose takes as it comes, and that a verb would fail over half-way, is refused here.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
 from typing import Any
 
+from ops.run import Stop, compose
 
-def published(config: dict[str, Any]) -> list[int]:
-    """The host's ports for HTTP and HTTPS."""
-    return [int(port["published"]) for port in config["services"]["traefik"]["ports"]]
+HOST = r"(?!-)[a-z0-9-]+(\.[a-z0-9-]+)*"
+NUMBER = r"[1-9]\d{0,8}"
+# What a setting may be that no program in a container refuses, and that in words. Traefik would only log a wrong one.
+ALLOWED = {
+    "DEPLOY_TIMEOUT": (NUMBER, "a whole number of seconds"),
+    "HTTP_PORT": (r"\d{1,5}", "the number of one port"),
+    "HTTPS_PORT": (r"\d{1,5}", "the number of one port"),
+    "DOMAIN": (rf"{HOST}(,{HOST})*", "a host name in lower case, like app.example.com, or several with commas"),
+    "STATEMENT_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
+    "LOCK_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
+    "IDLE_TRANSACTION_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
+    "ALIASES": (r"redirect|serve", "redirect or serve"),
+    "ACME_EMAIL": (r"[^@\s,]+@[\w-]+(\.[\w-]+)+|", "an address like you@example.com, or nothing"),
+    "ACME_CA": (r"https://\S+", "the https:// address of an ACME directory"),
+    "ACME_PROFILE": (r"[\w.-]*", "a profile that the authority lists"),
+    "CERTIFICATE_HOURS": (NUMBER, "a whole number of hours"),
+    "CERTIFICATE_RETRY_SECONDS": (NUMBER, "a whole number of seconds"),
+    "HEADER_LIMIT": (NUMBER, "a whole number of bytes"),
+    "READ_TIMEOUT": (NUMBER, "a whole number of seconds"),
+    "WRITE_TIMEOUT": (r"\d{1,9}", "a whole number of seconds; 0 is no limit"),
+    "IN_FLIGHT_LIMIT": (NUMBER, "a whole number of requests"),
+    "CLIENT_IN_FLIGHT_LIMIT": (NUMBER, "a whole number of requests"),
+    "RATE_LIMIT": (rf"{NUMBER}|", "a whole number of requests a second, or nothing"),
+}
+# Bytes that any container needs.
+LEAST = 32 * 2**20
+# Where Traefik's environment has it under a name of Traefik's.
+ACME = "TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_"
+ENTRY = "TRAEFIK_ENTRYPOINTS_WEBSECURE_"
+NAMED = {
+    "ACME_EMAIL": f"{ACME}EMAIL",
+    "ACME_CA": f"{ACME}CASERVER",
+    "ACME_PROFILE": f"{ACME}PROFILE",
+    "CERTIFICATE_HOURS": f"{ACME}CERTIFICATESDURATION",
+    "HEADER_LIMIT": f"{ENTRY}HTTP_MAXHEADERBYTES",
+    "READ_TIMEOUT": f"{ENTRY}TRANSPORT_RESPONDINGTIMEOUTS_READTIMEOUT",
+    "WRITE_TIMEOUT": f"{ENTRY}TRANSPORT_RESPONDINGTIMEOUTS_WRITETIMEOUT",
+}
+# Let's Encrypt's profiles and the hours that their certificates last: https://letsencrypt.org/docs/profiles/
+PROFILES = {"classic": 2160, "tlsserver": 1080, "shortlived": 160}
+
+
+@dataclass(frozen=True)
+class Service:
+    image: str
+    environment: dict[str, str]
+    # What it is built with.
+    arguments: dict[str, str]
+    # Bytes and CPUs that it may have; 0 is no limit.
+    memory: int
+    cpus: float
+
+
+@dataclass(frozen=True)
+class Config:
+    project: str
+    services: dict[str, Service]
+    # What they are called on this machine.
+    volumes: dict[str, str]
+    # The clients' network: whether it has IPv6, and its addresses.
+    edge: str
+    ipv6: bool
+    subnets: list[ipaddress.IPv4Network | ipaddress.IPv6Network]
+    # On this machine, of HTTP and HTTPS.
+    ports: tuple[int, int]
+    # Seconds that a new slot may take.
+    deploy_timeout: int
+    # The command that runs the app's own tests.
+    app_test: str
+    # None where the setting is empty: runtime/limits.py has the default.
+    workers: int | None
+    worker_memory: int | None
+    pool_size: int | None
+    max_connections: int | None
+
+    @property
+    def names(self) -> list[str]:
+        """The host names of DOMAIN, the canonical one first."""
+        return self.services["traefik"].environment["DOMAIN"].split(",")
+
+    @property
+    def public(self) -> bool:
+        return self.names != ["localhost"]
+
+    @property
+    def address(self) -> str:
+        return f"https://{self.names[0]}" + ("" if self.ports[1] == 443 else f":{self.ports[1]}")
+
+
+def parse(text: str) -> Config:
+    """From what `docker compose config --format json` printed. Raises Stop with 2 for the first wrong setting."""
+    found = json.loads(text)
+    services = {name: service(one) for name, one in found["services"].items()}
+    # What has no port on the host gets one from the engine, and nobody here knows it.
+    ports = [str(one["published"]) for one in found["services"]["traefik"]["ports"] if one.get("published")]
+    if len(ports) < 2:
+        raise Stop("The service `traefik` must publish HTTP_PORT and HTTPS_PORT: ./stack asks the app through them.", 2)
+    own = {"DEPLOY_TIMEOUT": str(found["x-deploy"]["timeout"]), "HTTP_PORT": ports[0], "HTTPS_PORT": ports[1]}
+    check_values({**services["traefik"].environment, **services["postgres"].environment, **own})
+    check_sizes_of(services)
+    slot, edge = services["app-1"].environment, found["networks"]["edge"]
+    return Config(
+        project=found["name"],
+        services=services,
+        volumes={name: one["name"] for name, one in found["volumes"].items()},
+        edge=edge["name"],
+        ipv6=bool(edge.get("enable_ipv6")),
+        subnets=[subnet(place, one["subnet"]) for place, one in enumerate(edge.get("ipam", {}).get("config") or [])],
+        ports=(int(ports[0]), int(ports[1])),
+        deploy_timeout=int(own["DEPLOY_TIMEOUT"]),
+        app_test=found["x-deploy"]["test"],
+        workers=whole("WORKERS", slot),
+        worker_memory=whole("WORKER_MEMORY", slot),
+        pool_size=whole("POOL_SIZE", slot),
+        max_connections=whole("MAX_CONNECTIONS", slot),
+    )
+
+
+def check_sizes_of(services: dict[str, Service]) -> None:
+    """Raises Stop with 2 for what no container could live with, which the engine would take."""
+    for name, prefix in (("app-1", "APP"), ("postgres", "POSTGRES")):
+        memory, cpus = services[name].memory, services[name].cpus
+        if 0 < memory < LEAST:
+            raise Stop(f"{prefix}_MEMORY is wrong: {memory} bytes. With a unit it is megabytes or more, like 512m.", 2)
+        if not 0 <= cpus <= (os.cpu_count() or 1):
+            raise Stop(f"{prefix}_CPUS={cpus:g} is wrong: this machine has {os.cpu_count()}; 0 is no limit.", 2)
+
+
+def service(found: dict[str, Any]) -> Service:
+    given = (found.get("environment"), found.get("build", {}).get("args"))
+    environment, arguments = ({name: value or "" for name, value in (one or {}).items()} for one in given)
+    memory, cpus = int(found.get("mem_limit", 0)), float(found.get("cpus") or 0)
+    return Service(found.get("image", ""), environment, arguments, memory, cpus)
+
+
+def subnet(place: int, value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        setting = "EDGE_SUBNET_IPV6" if place else "EDGE_SUBNET"
+        raise Stop(f"{setting}={value} is wrong: a network, like 10.213.80.0/28.", 2) from None
+
+
+def whole(name: str, slot: dict[str, str]) -> int | None:
+    value = slot.get(f"STACK_{name}")
+    if value and not re.fullmatch(NUMBER, value):
+        raise Stop(f"{name}={value} is wrong: a whole number, 1 or more.", 2)
+    return int(value) if value else None
+
+
+def check_values(environment: dict[str, str]) -> None:
+    """Traefik's environment, as compose.yaml makes it, and what else is in ALLOWED. Raises Stop with 2."""
+    for setting, (pattern, allowed) in ALLOWED.items():
+        value = environment[NAMED.get(setting, setting)]
+        if not re.fullmatch(pattern, value):
+            raise Stop(f"{setting}={value} is wrong: {allowed}.", 2)
+    for network in filter(None, environment["TRUSTED_PROXIES"].split(",")):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise Stop(f"TRUSTED_PROXIES is wrong: {network} is neither an address nor a network.", 2) from None
+    profile, hours = environment[f"{ACME}PROFILE"], int(environment[f"{ACME}CERTIFICATESDURATION"])
+    if "letsencrypt.org" in environment[f"{ACME}CASERVER"] and hours > PROFILES.get(profile, hours):
+        raise Stop(
+            f"ACME_PROFILE={profile} makes certificates of {PROFILES[profile]} hours, and CERTIFICATE_HOURS={hours} "
+            f"would have them renewed too late: set CERTIFICATE_HOURS={PROFILES[profile]}.",
+            2,
+        )
+
+
+def load() -> Config:
+    """Read it, and pass on what Compose warns of. Raises Stop with 2 when a setting is wrong."""
+    done = compose("config", "--format", "json", check=False)
+    if done.returncode:
+        raise Stop(f"A setting is wrong: {done.stderr.strip().splitlines()[-1]}", 2)
+    # Of a `$` in a value, for one.
+    print(done.stderr, end="", file=sys.stderr)
+    return parse(done.stdout)
+
+
+def resolved() -> str:
+    """What Compose reads at this moment, as JSON, the release that `override` named included. Raises Stop."""
+    return compose("config", "--format", "json").stdout
+
+
+def project_name() -> str:
+    """For a verb that needs nothing else, and works whatever the other settings are. Raises Stop."""
+    return str(json.loads(resolved())["name"])
+
+
+def override(setting: str, value: str | None) -> None:
+    """What Compose reads for RELEASE or POSTGRES_VOLUME from now on, whatever .env has; None: what .env has.
+
+    .env says what serves, for a plain `docker compose` beside this one too. What is only about to serve is for the
+    Compose commands of this verb alone, which take it from nowhere but their environment: nothing else is left there.
+    """
+    os.environ.pop(setting, None)
+    if value is not None:
+        os.environ[setting] = value

@@ -21,6 +21,11 @@ def read(name: str) -> str | None:
     return found[-1] if found else None
 
 
+def chosen(name: str) -> str | None:
+    """What the user sets it to: in the shell, as Compose has it too, or here."""
+    return os.environ.get(name) or read(name)
+
+
 def write(values: dict[str, str], reason: str) -> None:
     """Set these, where they stand or, below `reason`, at the end. All else stays; a reader sees the old or the new."""
     new, added = text(), []

@@ -17,7 +17,7 @@ from ops.run import HERE, Stop, step
 
 # What `./stack` remembers: the lock, the releases, the configuration that serves.
 STATE = HERE / ".stack"
-FILE = STATE / "lock"
+LOCK = STATE / "lock"
 # Seconds that the docker command of a `./stack` that was killed may take to end.
 ORPHAN_SECONDS = 300
 
@@ -26,7 +26,7 @@ ORPHAN_SECONDS = 300
 def lock(verb: str) -> Iterator[bool]:
     """Hold the project's lock; give whether the last one to hold it was killed. Raises Stop, saying who holds it."""
     STATE.mkdir(mode=0o700, exist_ok=True)
-    file = os.open(FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    file = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not taken(file):
             wait_for_orphan(file)
@@ -65,7 +65,7 @@ def wait_for_orphan(file: int) -> None:
         deadline = time.monotonic() + ORPHAN_SECONDS
         while not taken(file):
             if time.monotonic() > deadline:
-                raise Stop(f"{FILE} is still locked after {ORPHAN_SECONDS} s: `fuser -v {FILE}` shows by whom.")
+                raise Stop(f"{LOCK} is still locked after {ORPHAN_SECONDS} s: `fuser -v {LOCK}` shows by whom.")
             time.sleep(0.2)
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 # Compose's own lines about what it is doing: they would bury what went wrong.
 PROGRESS = re.compile(r"\s*(Container|Network|Volume) \S+ +\w+\s*$")
 HERE = Path(__file__).resolve().parent.parent
+# How Compose runs a program in a container of its own.
+ONE_SHOT = ("run", "--rm", "--no-deps", "-T")
 # Seconds that a docker command has to end when `./stack` is interrupted.
 AT_ONCE = 10
 # What every docker command inherits: the lock, so that it is held for as long as one of them runs, whatever becomes of
@@ -84,18 +89,7 @@ def docker(
 
     `environment`: instead of this process's.
     """
-    process = subprocess.Popen(
-        ["docker", *argv],
-        cwd=HERE,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A terminal's Ctrl-C is for `./stack`, which then says what happens to its commands.
-        start_new_session=True,
-        pass_fds=inherited,
-    )
+    process = begin_docker(*argv, environment=environment)
     try:
         out, err = process.communicate()
     except BaseException:
@@ -106,6 +100,23 @@ def docker(
         said = [line for line in (err or out).splitlines() if line.strip() and not PROGRESS.match(line)]
         raise Stop("\n".join([f"`docker {' '.join(argv)}` failed:", *said[-20:]]))
     return done
+
+
+def begin_docker(
+    *argv: str, environment: dict[str, str] | None = None, stdout: int | IO[str] = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["docker", *argv],
+        cwd=HERE,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A terminal's Ctrl-C is for `./stack`, which then says what happens to its commands.
+        start_new_session=True,
+        pass_fds=inherited,
+    )
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -121,6 +132,31 @@ def end(process: subprocess.Popen[str]) -> None:
 
 def compose(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     return docker("compose", *argv, check=check)
+
+
+def compose_json(*argv: str) -> Any:
+    """The JSON that a Compose command prints; what it says on standard error is passed on as it comes."""
+    said: list[str] = []
+    # Not a pipe: it would fill while standard error is read.
+    with tempfile.TemporaryFile("w+") as printed:
+        process = begin_docker("compose", "--progress", "quiet", *argv, stdout=printed)
+        assert process.stderr
+        try:
+            for line in process.stderr:
+                if not line.strip():
+                    continue
+                # The last line is the reason when it fails; every other is progress.
+                for earlier in said[-1:]:
+                    print(f"    {earlier}", file=sys.stderr, flush=True)
+                said.append(line.rstrip())
+        except BaseException:
+            end(process)
+            raise
+        if process.wait():
+            raise Stop(said[-1] if said else f"`docker compose {' '.join(argv)}` ended with {process.returncode}.")
+        printed.seek(0)
+        text = printed.read()
+    return json.loads(text) if text.strip() else None
 
 
 def running(*services: str) -> list[str]:

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import tempfile
 from typing import Any
 
-from ops import run
-from ops.machine import clone
-from ops.release import releases, revisions
-from ops.run import HERE, Stop, running, step
+from ops.machine.checks import check_folder
+from ops.release import revisions
+from ops.run import Stop, compose_json, running, step
 from ops.words import duration, since, size
 
 PROGRAM = ("python", "-m", "backup")
 
 
-def backup(full: bool = False, fast: bool = False) -> None:
+def backup(project: str, full: bool = False, fast: bool = False) -> None:
     """Take one now; `fast`: whatever BACKUP_RATE is."""
     with step("Take a full backup" if full else "Take a backup"):
         rate = ["--bwlimit=0"] if fast else []
-        made = inside("backup", "full" if full else "incremental", "--immediate-checkpoint", *rate)
+        made = inside(project, "backup", "full" if full else "incremental", "--immediate-checkpoint", *rate)
     print(f"{made['name']}: {made['kind']}, {size(made['bytes'])}, {made['took']:.1f} s.")
 
 
-def backups(as_json: bool = False) -> None:
+def backups(project: str, as_json: bool = False) -> None:
     """What there is to restore."""
-    found = inside("list")
+    found = inside(project, "list")
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -38,25 +35,25 @@ def backups(as_json: bool = False) -> None:
         print(row.format(one["name"], one["kind"], size(one["bytes"]), duration(one["age_seconds"]), verified))
         if one["restorable"]:
             print(f"  {one['restorable']}")
-    print(summary())
+    print(state_of_backups(project))
 
 
-def verify() -> None:
+def verify(project: str) -> None:
     """Restore the newest backup into a Postgres of its own, and check it."""
     with step("Verify the newest backup"):
-        found = inside("verify")
+        found = inside(project, "verify")
     for table, count in found["rows"].items():
         print(f"{count:>12} rows in {table}")
-    for warning in [*found["warnings"], *revisions.unknown(found["revision"])]:
+    for warning in [*found["warnings"], *revisions.unknown(project, found["revision"])]:
         print(warning, file=sys.stderr)
     print(f"Schema revision: {found['revision'] or 'none'}. Newest transaction: {found['newest']}.")
     print(f"{found['backup']} is good: restored and checked in {found['seconds']:.1f} s.")
 
 
-def summary(first: bool = False) -> str:
+def state_of_backups(project: str, first: bool = False) -> str:
     """The age of the newest backup and of the last verification; `first`: and that there is no copy elsewhere."""
     try:
-        state = inside("status")
+        state = inside(project, "status")
     except Stop as stop:
         return f"Backups: {stop}"
     newest, verified = state["newest"], state["verify"]
@@ -73,50 +70,15 @@ def summary(first: bool = False) -> str:
     return " ".join(words)
 
 
-def restore_point(name: str) -> str:
+def restore_point(project: str, name: str) -> str:
     """Name this moment in the WAL; return the command that goes back to it. Raises Stop."""
-    inside("point", name)
+    inside(project, "point", name)
     return f"./stack restore --to {name}"
 
 
-def inside(*verb: str) -> Any:
+def inside(project: str, *verb: str) -> Any:
     """What the running backup container answers to a verb. Raises Stop with what it said."""
-    clone.check_folder(releases.project())
+    check_folder(project)
     if not running("backup"):
         raise Stop("The service `backup` isn't running: ./stack up")
-    return answer("exec", "-T", "backup", *PROGRAM, *verb)
-
-
-def answer(*argv: str) -> Any:
-    """The JSON that a Compose command prints; what it says on standard error is passed on as it comes."""
-    said: list[str] = []
-    # Not a pipe: it would fill while standard error is read.
-    with tempfile.TemporaryFile("w+") as printed:
-        process = subprocess.Popen(
-            ["docker", "compose", "--progress", "quiet", *argv],
-            cwd=HERE,
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=subprocess.PIPE,
-            text=True,
-            # As ops.run.docker has it.
-            start_new_session=True,
-            pass_fds=run.inherited,
-        )
-        assert process.stderr
-        try:
-            for line in process.stderr:
-                if not line.strip():
-                    continue
-                # The last line is the reason when it fails; every other is progress.
-                for earlier in said[-1:]:
-                    print(f"    {earlier}", file=sys.stderr, flush=True)
-                said.append(line.rstrip())
-        except BaseException:
-            run.end(process)
-            raise
-        if process.wait():
-            raise Stop(said[-1] if said else f"`docker compose {' '.join(argv)}` ended with {process.returncode}.")
-        printed.seek(0)
-        text = printed.read()
-    return json.loads(text) if text.strip() else None
+    return compose_json("exec", "-T", "backup", *PROGRAM, *verb)

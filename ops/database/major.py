@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ops.config import Config
 from ops.run import Stop, docker, running
 
 # The services whose images are of it.
 SERVICES = ("postgres", "backup")
 
 
-def versions(config: dict[str, Any]) -> tuple[int, int] | None:
+def versions(config: Config) -> tuple[int, int] | None:
     """The major version that runs, and that of the image; None while Postgres doesn't run."""
     names = running("postgres")
     if not names:
         return None
     [container] = json.loads(docker("inspect", *names).stdout)
-    [image] = json.loads(docker("image", "inspect", config["services"]["postgres"]["image"]).stdout)
+    [image] = json.loads(docker("image", "inspect", config.services["postgres"].image).stdout)
     return major(container), major(image)
 
 
@@ -27,7 +28,7 @@ def major(found: dict[str, Any]) -> int:
     return int(environment["PG_MAJOR"])
 
 
-def refuse_another(config: dict[str, Any]) -> None:
+def refuse_another(config: Config) -> None:
     """Raises Stop when the image is of another major version than what runs. Where nothing runs, `tune` sees to it."""
     old, new = versions(config) or (0, 0)
     if old != new:
@@ -40,13 +41,13 @@ def refuse_another(config: dict[str, Any]) -> None:
         )
 
 
-def running_images(config: dict[str, Any]) -> dict[str, str]:
+def running_images(config: Config) -> dict[str, str]:
     """The ids of the images that the services run, by the names that Compose starts them by."""
     found = {}
     for service in SERVICES:
         for container in running(service):
             image = docker("inspect", "--format", "{{.Image}}", container).stdout.strip()
-            found[str(config["services"][service]["image"])] = image
+            found[config.services[service].image] = image
     return found
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import subprocess
 import tempfile
 from pathlib import Path
 
+from ops.config import override, parse
 from ops.machine.checks import configuration
 from ops.machine.images import base_images
 from ops.machine.install import ensure_docker
 from ops.machine.throwaway import throwaway
 from ops.release import revisions
 from ops.release.app import choose_dockerfile
-from ops.release.releases import app_folder
-from ops.run import HERE, Stop, compose, docker, running, step
+from ops.release.releases import app_folder, image_name
+from ops.run import HERE, ONE_SHOT, Stop, compose, docker, running, step
 
 # The tag of this checkout's image, beside the one that runs.
 TAG = "migration"
@@ -31,20 +31,21 @@ def print_sql() -> None:
     choose_dockerfile()
     if not running("postgres"):
         raise Stop("Postgres isn't running, so there is no schema to start from: `./stack up` first.")
-    os.environ["RELEASE"] = TAG
-    alembic = ("run", "--rm", "--no-deps", "-T", "migrate", "/opt/stack/bin/run", "alembic")
+    override("RELEASE", TAG)
+    image = image_name(config.project, TAG)
+    alembic = (*ONE_SHOT, "migrate", "/opt/stack/bin/run", "alembic")
     try:
         with step("Build this checkout's image"):
             compose("build", "--quiet", "migrate")
-        if not revisions.known(f"{config['name']}-app:{TAG}"):
+        if not revisions.known(image):
             raise Stop("The app has no Alembic configuration, so that nobody knows what its migrations would do.")
         with step("Look where the schema is"):
             current = re.findall(r"^(\w+)(?: \(.*\))?$", compose(*alembic, "current").stdout, re.MULTILINE)
         span = f"{current[0]}:heads" if current else "heads"
         printed = compose(*alembic, "upgrade", span, "--sql").stdout
     finally:
-        docker("image", "rm", f"{config['name']}-app:{TAG}", check=False)
-    deadline = config["services"]["migrate"]["environment"]["STACK_MIGRATE_DEADLINE"] or 300
+        docker("image", "rm", image, check=False)
+    deadline = config.services["migrate"].environment["STACK_MIGRATE_DEADLINE"] or 300
     # As runtime/migrate.py has them run.
     timeouts = f"SET lock_timeout = '1s';\nSET statement_timeout = '{deadline}s';\n\n"
     print(
@@ -64,7 +65,7 @@ def write_revision(message: str) -> None:
         with step("Start a Postgres of its own"):
             own("build", "--quiet", "migrate", "postgres")
             own("up", "--detach", "--wait", "postgres")
-        image = json.loads(own("config", "--format", "json").stdout)["services"]["migrate"]["image"]
+        image = parse(own("config", "--format", "json").stdout).services["migrate"].image
         found = revisions.known(image)
         if not found:
             raise Stop("The app has no Alembic configuration to write a revision for.")
@@ -72,7 +73,7 @@ def write_revision(message: str) -> None:
         folder = copy_for_all(versions, Path(scratch))
         inside = docker("image", "inspect", "--format", "{{.Config.WorkingDir}}", image).stdout.strip()
         mount = ("--volume", f"{folder}:{inside}/{found['versions']}")
-        migrate = ("run", "--rm", "--no-deps", "-T", *mount, "migrate")
+        migrate = (*ONE_SHOT, *mount, "migrate")
         alembic = (*migrate, "/opt/stack/bin/run", "alembic")
         with step("Migrate it, and compare it with the models"):
             own(*alembic, "upgrade", "heads")

@@ -2,62 +2,61 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from ops import dotenv
-from ops.database.volumes import MOUNTED, in_volume, project, table, volumes
-from ops.machine.clone import NAME, folder_of_containers
+from ops.config import Config
+from ops.database.volumes import MOUNTED, DataVolume, in_volume, volume_table, volumes
+from ops.machine.checks import PROJECT, folder_of_containers
 from ops.run import HERE, Stop, docker, running
 
 # The folder whose stack wrote into the volume, by its path on the host; in the volume, because it outlives containers.
 RECORD = ".folder"
 
 
-def check_volume(config: dict[str, Any]) -> None:
+def check_volume(config: Config) -> None:
     """Raises Stop with 2 when the volume is another folder's, or when this folder's data may be in another volume.
 
     The images are built by now. Says so when a stack that has served begins with an empty database.
     """
     if running("postgres"):
         return
-    name, image = config["volumes"]["postgres-data"]["name"], config["services"]["postgres"]["image"]
+    name, image = config.volumes["postgres-data"], config.services["postgres"].image
     found = volumes()
     if name in found:
         folder = recorded(name, image)
         if folder and not folder.samefile(HERE):
             raise Stop(
-                f"The volume {name} is of the stack in {folder}. Set {NAME} to another name in {HERE / '.env'}, and "
-                "remove POSTGRES_VOLUME there if it is set.",
+                f"The volume {name} is of the stack in {folder}. Set {PROJECT} to another name in {HERE / '.env'}, "
+                "and remove POSTGRES_VOLUME there if it is set.",
                 2,
             )
         return
     if dotenv.read("POSTGRES_VOLUME") == name:
         raise Stop(
-            f"POSTGRES_VOLUME={name} in .env is a volume that isn't there. What there is:\n{table(found)}\n"
+            f"POSTGRES_VOLUME={name} in .env is a volume that isn't there. What there is:\n{volume_table(found)}\n"
             "Set it to one of these. `./stack restore --to latest` makes one from the backups. To begin with an empty "
             "database remove the line.",
             2,
         )
-    if os.environ.get(NAME) or dotenv.read(NAME):
+    if dotenv.chosen(PROJECT):
         if dotenv.read("RELEASE"):
             print(f"The volume {name} isn't there any more: this begins with an empty database.", file=sys.stderr)
         return
     lost = {other: facts for other, facts in found.items() if nobodys(other, facts, image)}
     if lost:
         raise Stop(
-            f"The project {config['name']}, which this folder's name makes it, has no database. Some here are of no "
-            f"folder any more:\n{table(lost)}\nIf one is yours, because the folder was renamed: set {NAME} in .env to "
-            f"what stands before its `_`. For a new, empty one: {NAME}={config['name']}.",
+            f"The project {config.project}, which this folder's name makes it, has no database. Some here are of no "
+            f"folder any more:\n{volume_table(lost)}\nIf one is yours, because the folder was renamed: set {PROJECT} "
+            f"in .env to what stands before its `_`. For a new, empty one: {PROJECT}={config.project}.",
             2,
         )
 
 
-def nobodys(volume: str, facts: dict[str, Any], image: str) -> bool:
+def nobodys(volume: str, facts: DataVolume, image: str) -> bool:
     """Whether no folder that is there has started containers on the volume's project, or written into the volume."""
-    return not folder_of_containers(project(facts)) and not recorded(volume, image)
+    return not folder_of_containers(facts.project) and not recorded(volume, image)
 
 
 def recorded(volume: str, image: str) -> Path | None:
@@ -71,7 +70,7 @@ def remember() -> None:
     for container in running("postgres"):
         write = ("sh", "-c", f'printf %s "$0" > {MOUNTED}/{RECORD}', str(HERE))
         docker("exec", container, *write, check=False)
-        if not dotenv.read(NAME) and not os.environ.get(NAME):
+        if not dotenv.chosen(PROJECT):
             label = '{{index .Config.Labels "com.docker.compose.project"}}'
             name = docker("inspect", "--format", label, container).stdout.strip()
-            dotenv.write({NAME: name}, "This stack's name, whatever the folder's is. Written by ./stack.")
+            dotenv.write({PROJECT: name}, "This stack's name, whatever the folder's is. Written by ./stack.")

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 from ops.database import major
-from ops.database.backup import answer
 from ops.database.switch import Journal, begin, settle, switch
 from ops.lock import lock
 from ops.machine.checks import configuration
@@ -16,10 +15,8 @@ from ops.machine.install import ensure_docker
 from ops.release import revisions, slots
 from ops.release.app import choose_dockerfile
 from ops.release.build import build_all
-from ops.run import compose, confirm, docker, running, step
+from ops.run import ONE_SHOT, compose, compose_json, confirm, docker, running, step
 from ops.words import size
-
-ONE_SHOT = ("run", "--rm", "--no-deps", "-T")
 
 
 def restore(to: str, yes: bool, bucket: bool = False) -> None:
@@ -32,44 +29,44 @@ def restore(to: str, yes: bool, bucket: bool = False) -> None:
     with lock("restore"):
         config = settle(config, again=True)
         with step("Build the images"):
-            release = build_all()
+            release = build_all(config.project)
         major.refuse_another(config)
-        new = f"{config['name']}_postgres-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
+        new = f"{config.project}_postgres-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
         # Before the first `compose run`, which makes all of the project's volumes.
         journal = begin(config, "restore", new)
         if running("postgres") and not running("backup"):
             # What was written while it was away, it fetches first.
             slots.start_backup()
         source = ("bucket",) if bucket else ()
-        plan = answer(*ONE_SHOT, "backup", "plan", to, *source)
-        show(plan, journal)
+        plan = compose_json(*ONE_SHOT, "backup", "plan", to, *source)
+        show_plan(config.project, plan, journal)
         confirm("Go on?", yes)
-        switch(config, journal, lambda: recover(new, to, *source))
-        slots.keep(release)
+        switch(config, journal, lambda: recover(config.project, new, to, *source))
+        slots.keep(config.project, release)
     print(f"\nRestored to {plan['to']}, in {time.monotonic() - begun:.1f} s.")
     if journal.old:
         print(f"The database as it was before is in the volume {journal.old}: `./stack volumes` lists and removes.")
 
 
-def show(plan: dict[str, Any], journal: Journal) -> None:
+def show_plan(project: str, plan: dict[str, Any], journal: Journal) -> None:
     increments = f" and {plan['increments']} increments" if plan["increments"] else ""
     print(f"Restore to   {plan['to']}")
     print(f"starting at  the backup {plan['backup']} of {plan['ended']}{increments}, then the WAL since")
     print(f"into         the new volume {journal.new}, about {size(plan['bytes'])}")
     if journal.old:
         print(f"instead of   {journal.old}, which stays as it is, with all that was written since that moment.")
-    for warning in [*plan["warnings"], *revisions.unknown(plan["revision"])]:
+    for warning in [*plan["warnings"], *revisions.unknown(project, plan["revision"])]:
         print(f"But          {warning}")
     print("The app answers 503 until it is done.", flush=True)
 
 
-def recover(volume: str, *to: str) -> None:
+def recover(project: str, volume: str, *to: str) -> None:
     """Restore into the volume, with the backup service's image; then it is made Postgres's own."""
     stop_postgres()
     with step("Restore into the new volume"):
-        done = answer(*ONE_SHOT, "--volume", f"{volume}:/restore", "backup", "restore", *to)
+        done = compose_json(*ONE_SHOT, "--volume", f"{volume}:/restore", "backup", "restore", *to)
         give_to_postgres(volume)
-    for warning in [*done["warnings"], *revisions.unknown(done["revision"])]:
+    for warning in [*done["warnings"], *revisions.unknown(project, done["revision"])]:
         print(warning, file=sys.stderr)
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 from ops import dotenv
+from ops.config import Config, override
 from ops.database import major
 from ops.database.backup import inside
 from ops.database.volumes import holds_database
@@ -24,8 +23,8 @@ from ops.machine.checks import configuration
 from ops.release import slots
 from ops.run import Stop, compose, docker, running, step, uninterrupted
 
-FILE = STATE / "journal.json"
-SETTING = "POSTGRES_VOLUME"
+JOURNAL = STATE / "journal.json"
+VOLUME_SETTING = "POSTGRES_VOLUME"
 REASON = "The volume that holds the data now. Written by ./stack."
 # The WAL since is kept from here on, however long the backup service is away. The role is who streams.
 SLOT = """
@@ -48,14 +47,14 @@ class Journal:
 
     def write(self) -> None:
         """Raises OSError. Whole or not at all, and on the disk."""
-        dotenv.replace_file(FILE, json.dumps(asdict(self)))
+        dotenv.replace_file(JOURNAL, json.dumps(asdict(self)))
 
 
-def read() -> Journal | None:
-    return Journal(**json.loads(FILE.read_text())) if FILE.exists() else None
+def under_way() -> Journal | None:
+    return Journal(**json.loads(JOURNAL.read_text())) if JOURNAL.exists() else None
 
 
-def switch(config: dict[str, Any], journal: Journal, fill: Callable[[], None]) -> None:
+def switch(config: Config, journal: Journal, fill: Callable[[], None]) -> None:
     """Stop the slots, fill the new volume, start on it. Raises Stop, having said what serves then."""
     journal.write()
     with contextlib.ExitStack() as held:
@@ -68,69 +67,69 @@ def switch(config: dict[str, Any], journal: Journal, fill: Callable[[], None]) -
             held.enter_context(uninterrupted())
         except BaseException:
             with uninterrupted():
-                go_back(config, journal)
+                back_to_old_volume(config, journal)
             raise
         go_on(config, replace(journal, phase="starting"))
 
 
-def go_on(config: dict[str, Any], journal: Journal) -> None:
+def go_on(config: Config, journal: Journal) -> None:
     """Start on the new volume. Raises Stop; where nothing could be reached on it, the old one serves then."""
     journal.write()
-    os.environ.pop(SETTING, None)
-    dotenv.write({SETTING: journal.new}, REASON)
+    override(VOLUME_SETTING, None)
+    dotenv.write({VOLUME_SETTING: journal.new}, REASON)
     try:
         with step("Start Postgres on it"):
             compose("up", "--detach", "--wait", "--no-deps", "postgres")
             for container in running("postgres"):
                 docker("exec", "--user", "barman", container, "psql", "-XqAtc", SLOT, "postgres")
         with step("Start the slots"):
-            slots.start_app()
+            slots.start_app(config.project)
         with step("Wait for an answer"):
             ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
     except Stop:
         slots.show_evidence()
-        if journal.old and not slots.serving():
-            go_back(config, journal)
+        if journal.old and not slots.serving(config.project):
+            back_to_old_volume(config, journal)
         else:
-            FILE.unlink()
+            JOURNAL.unlink()
             print(f"The volume {journal.new} is in use, and stays so: `./stack up` tries again.", file=sys.stderr)
         raise
-    FILE.unlink()
+    JOURNAL.unlink()
     # It serves, and stays, if they are not well.
     try:
         with step("Start the backups"):
             slots.start_backup()
-            inside("received")
+            inside(config.project, "received")
     except Stop as failure:
         print(f"The backups are not well: {failure}", file=sys.stderr)
 
 
-def go_back(config: dict[str, Any], journal: Journal) -> None:
+def back_to_old_volume(config: Config, journal: Journal) -> None:
     """To the old volume. A new one that no server has run on is removed. Raises Stop."""
     major.put_back(journal.images)
-    os.environ.pop(SETTING, None)
+    override(VOLUME_SETTING, None)
     if journal.phase == "filling":
         remove_unused(journal.new)
     else:
         compose("rm", "--stop", "--force", *slots.SLOTS, "postgres", check=False)
         print(f"The volume {journal.new} stays: Postgres ran on it.", file=sys.stderr)
-        dotenv.write({SETTING: str(journal.old)}, REASON)
+        dotenv.write({VOLUME_SETTING: str(journal.old)}, REASON)
     if not journal.old:
         # The journal stays too, or the next `./stack up` would begin with an empty database.
         print("There was no database here to go back to: nothing was started.", file=sys.stderr)
         return
     with step("Go back to the old volume"):
-        slots.start_all()
+        slots.start_all(config.project)
         ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
-    FILE.unlink()
+    JOURNAL.unlink()
 
 
-def settle(config: dict[str, Any], again: bool = False) -> dict[str, Any]:
+def settle(config: Config, again: bool = False) -> Config:
     """Bring what a killed restore or upgrade left to its end; return the configuration after it. Raises Stop.
 
     `again`: another one begins, so that a database to go back to isn't needed.
     """
-    journal = read()
+    journal = under_way()
     if not journal:
         return config
     with uninterrupted():
@@ -139,27 +138,27 @@ def settle(config: dict[str, Any], again: bool = False) -> dict[str, Any]:
             go_on(config, journal)
         elif journal.old:
             print(f"`./stack {journal.verb}` was killed on its way: back to {journal.old}.", file=sys.stderr)
-            go_back(config, journal)
+            back_to_old_volume(config, journal)
         elif again:
             remove_unused(journal.new)
         else:
             raise Stop(
                 f"`./stack {journal.verb}` did not come to its end, and there was no database before it: run it again. "
-                f"To begin with an empty database instead: rm {FILE}",
+                f"To begin with an empty database instead: rm {JOURNAL}",
                 2,
             )
     return configuration()
 
 
-def begin(config: dict[str, Any], verb: str, new: str, images: dict[str, str] | None = None) -> Journal:
+def begin(config: Config, verb: str, new: str, images: dict[str, str] | None = None) -> Journal:
     """What is about to be done: `new` takes the place of the volume that holds the database now, if one does."""
-    old, image = config["volumes"]["postgres-data"]["name"], config["services"]["postgres"]["image"]
+    old, image = config.volumes["postgres-data"], config.services["postgres"].image
     return Journal(verb, new, old if holds_database(old, image) else None, images=images or {})
 
 
-def create(config: dict[str, Any], volume: str) -> None:
+def create(config: Config, volume: str) -> None:
     """A volume that Compose takes for its own."""
-    labels = (f"com.docker.compose.project={config['name']}", "com.docker.compose.volume=postgres-data")
+    labels = (f"com.docker.compose.project={config.project}", "com.docker.compose.volume=postgres-data")
     docker("volume", "create", *(word for label in labels for word in ("--label", label)), volume)
 
 

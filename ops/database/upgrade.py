@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
 
-from ops.database.backup import answer, backup, verify
+from ops.config import override
+from ops.database.backup import backup, verify
 from ops.database.major import SERVICES, put_back, running_images, versions
-from ops.database.restore import ONE_SHOT
-from ops.database.switch import SETTING, begin, settle, switch
+from ops.database.switch import VOLUME_SETTING, begin, settle, switch
 from ops.lock import lock
 from ops.machine.checks import configuration
 from ops.machine.images import base_images
 from ops.machine.install import ensure_docker
 from ops.release import slots
 from ops.release.build import build_all
-from ops.run import Stop, confirm, step
+from ops.run import ONE_SHOT, Stop, compose_json, confirm, step
 from ops.words import size
 
 
@@ -32,26 +31,26 @@ def upgrade(yes: bool) -> None:
             raise Stop("Postgres and its backups must run to be upgraded: ./stack up, with POSTGRES_IMAGE as it was.")
         try:
             with step("Build the images"):
-                release = build_all()
+                release = build_all(config.project)
             majors = versions(config)
             assert majors
-            new = f"{config['name']}_postgres-{majors[1]}-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
+            new = f"{config.project}_postgres-{majors[1]}-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
             journal = begin(config, "upgrade-postgres", new, before)
-            show(majors, str(journal.old), new)
+            show_upgrade(majors, str(journal.old), new)
             confirm("Go on?", yes)
             # While what runs is still the old one.
-            backup()
-            verify()
+            backup(config.project)
+            verify(config.project)
         except BaseException:
             put_back(before)
             raise
-        switch(config, journal, lambda: copy(new))
-        slots.keep(release)
+        switch(config, journal, lambda: copy_database(new))
+        slots.keep(config.project, release)
     print(f"\nPostgres {majors[1]} serves, after {time.monotonic() - begun:.1f} s; its backups begin with a full one.")
     print(f"Postgres {majors[0]}'s database is in the volume {journal.old}: `./stack volumes` lists and removes.")
 
 
-def show(majors: tuple[int, int], old: str, new: str) -> None:
+def show_upgrade(majors: tuple[int, int], old: str, new: str) -> None:
     if majors[0] == majors[1]:
         raise Stop(f"Postgres {majors[0]} runs, and POSTGRES_IMAGE is of that version too: nothing is to be done.")
     if majors[0] > majors[1]:
@@ -61,9 +60,9 @@ def show(majors: tuple[int, int], old: str, new: str) -> None:
     print("First a backup, verified. Then the app answers 503 until it is done.", flush=True)
 
 
-def copy(volume: str) -> None:
+def copy_database(volume: str) -> None:
     """Fill the volume with a server of the new version, from the one that runs."""
-    os.environ[SETTING] = volume
+    override(VOLUME_SETTING, volume)
     with step("Copy the database"):
-        copied = answer(*ONE_SHOT, "postgres", "upgrade")
+        copied = compose_json(*ONE_SHOT, "postgres", "upgrade")
     print(f"{copied['rows']} rows in {copied['tables']} tables, {size(copied['bytes'])}.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from typing import Any
+from dataclasses import dataclass
 
+from ops.config import Config
 from ops.run import Stop, confirm, docker
 from ops.words import since
 
@@ -14,30 +15,30 @@ MOUNTED = "/var/lib/postgresql"
 DATA = "label=com.docker.compose.volume=postgres-data"
 
 
-def volumes() -> dict[str, dict[str, Any]]:
-    """All data volumes of stacks on this machine, as `docker volume inspect` has them, by name."""
+@dataclass(frozen=True)
+class DataVolume:
+    """What Docker knows of one: the Compose project that made it, and when, as fromisoformat() takes it."""
+
+    project: str
+    created: str
+
+
+def volumes() -> dict[str, DataVolume]:
+    """All data volumes of stacks on this machine, by name."""
     names = docker("volume", "ls", "--quiet", "--filter", DATA).stdout.split()
     found = json.loads(docker("volume", "inspect", *names, check=False).stdout or "[]") if names else []
-    return {one["Name"]: one for one in found}
+    made_by = "com.docker.compose.project"
+    # Python 3.9 reads no Z.
+    return {one["Name"]: DataVolume(one["Labels"][made_by], one["CreatedAt"].replace("Z", "+00:00")) for one in found}
 
 
-def project(facts: dict[str, Any]) -> str:
-    """The Compose project that made the volume."""
-    return str(facts["Labels"]["com.docker.compose.project"])
-
-
-def table(found: dict[str, dict[str, Any]]) -> str:
+def volume_table(found: dict[str, DataVolume]) -> str:
     """A line a volume: its name, size and age."""
     if not found:
         return "  no volume of any stack"
     listed = json.loads(docker("system", "df", "--verbose", "--format", "{{json .Volumes}}").stdout)
     sizes = {one["Name"]: one["Size"] for one in listed}
-    lines = []
-    for name, facts in found.items():
-        # Python 3.9 reads no Z.
-        age = since(facts["CreatedAt"].replace("Z", "+00:00"))
-        lines.append(f"  {name}  {sizes.get(name, '?')}, {age} old")
-    return "\n".join(lines)
+    return "\n".join(f"  {name}  {sizes.get(name, '?')}, {since(one.created)} old" for name, one in found.items())
 
 
 def in_volume(volume: str, image: str, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -53,20 +54,20 @@ def holds_database(volume: str, image: str) -> bool:
     return not in_volume(volume, image, "sh", "-c", f"ls {MOUNTED}/*/docker/PG_VERSION").returncode
 
 
-def show_volumes(config: dict[str, Any], remove: str | None, yes: bool) -> None:
+def show_volumes(config: Config, remove: str | None, yes: bool) -> None:
     """List this stack's databases, or remove one that isn't in use. Raises Stop."""
-    name, image = config["volumes"]["postgres-data"]["name"], config["services"]["postgres"]["image"]
-    found = {volume: facts for volume, facts in volumes().items() if project(facts) == config["name"]}
+    name, image = config.volumes["postgres-data"], config.services["postgres"].image
+    found = {volume: facts for volume, facts in volumes().items() if facts.project == config.project}
     if remove:
         if remove not in found:
             raise Stop(f"{remove} is no volume of this stack: `./stack volumes` lists them.", 2)
         if remove == name:
             raise Stop(f"{remove} holds the database that is in use: `docker compose down --volumes` removes it.", 2)
-        print(table({remove: found[remove]}))
+        print(volume_table({remove: found[remove]}))
         confirm("Remove it, and all that is in it?", yes)
         docker("volume", "rm", remove)
         return
-    print(table(found))
+    print(volume_table(found))
     for volume in found:
         if volume == name:
             print(f"{volume} is in use.")

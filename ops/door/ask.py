@@ -9,15 +9,13 @@ import ssl
 import time
 from typing import Any
 
-from ops.config import published
+from ops.config import Config
 from ops.run import Stop
 
 # Seconds until the stack must answer, once its containers are healthy: Traefik finds a slot within two.
 ANSWER_SECONDS = 30
 # Seconds for one answer: an app that has much to do lets a request wait.
 PATIENCE = 10
-
-
 # Seconds: an app that takes longer for `/health` has more to do than it can; the database has one of them.
 SLOW = 0.9
 
@@ -38,19 +36,9 @@ class ToThisMachine(http.client.HTTPSConnection):
         self.sock = self.context.wrap_socket(plain, server_hostname=self.host)
 
 
-def domain(config: dict[str, Any]) -> str:
-    """The canonical name, the first of DOMAIN."""
-    return str(config["services"]["traefik"]["environment"]["DOMAIN"]).split(",")[0]
-
-
-def address(config: dict[str, Any]) -> str:
-    port = published(config)[1]
-    return f"https://{domain(config)}" if port == 443 else f"https://{domain(config)}:{port}"
-
-
-def ask(config: dict[str, Any], context: ssl.SSLContext) -> dict[str, Any]:
+def ask_health(config: Config, context: ssl.SSLContext) -> dict[str, Any]:
     """What one of the slots says at `/health`. Raises OSError, HTTPException, or ValueError when it isn't the app's."""
-    connection = ToThisMachine(domain(config), published(config)[1], context)
+    connection = ToThisMachine(config.names[0], config.ports[1], context)
     try:
         connection.request("GET", "/health")
         answer = connection.getresponse()
@@ -63,7 +51,7 @@ def ask(config: dict[str, Any], context: ssl.SSLContext) -> dict[str, Any]:
         connection.close()
 
 
-def wait_for(config: dict[str, Any], what: str, wanted: dict[str, str]) -> dict[str, Any]:
+def wait_for(config: Config, what: str, wanted: dict[str, str]) -> dict[str, Any]:
     """Ask until an answer has what is `wanted`; return it. Raises Stop, which says that `what` did not come."""
     # Who answers is checked, by wait_for_certificates, where there is a domain to hold a certificate.
     untrusting = ssl._create_unverified_context()  # noqa: S323
@@ -72,7 +60,7 @@ def wait_for(config: dict[str, Any], what: str, wanted: dict[str, str]) -> dict[
     while True:
         began = time.monotonic()
         try:
-            answer = ask(config, untrusting)
+            answer = ask_health(config, untrusting)
             if wanted.items() <= answer.items():
                 return answer
             last = json.dumps(answer)
@@ -81,5 +69,5 @@ def wait_for(config: dict[str, Any], what: str, wanted: dict[str, str]) -> dict[
         slowest = max(slowest, time.monotonic() - began)
         if time.monotonic() > deadline:
             kind = Late if slowest > SLOW else Stop
-            raise kind(f"{address(config)}/health: {what} within {ANSWER_SECONDS} s; last: {last}.")
+            raise kind(f"{config.address}/health: {what} within {ANSWER_SECONDS} s; last: {last}.")
         time.sleep(0.1)

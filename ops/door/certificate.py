@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from ops.config import Config
 from ops.door.ask import ToThisMachine
 from ops.run import Stop, compose, step
 
@@ -48,15 +49,6 @@ class Certificate:
         return self.left < (self.ends - self.begins) / 3
 
 
-def names(config: dict[str, Any]) -> list[str]:
-    """The host names of DOMAIN, the canonical one first."""
-    return str(config["services"]["traefik"]["environment"]["DOMAIN"]).split(",")
-
-
-def public(config: dict[str, Any]) -> bool:
-    return names(config) != ["localhost"]
-
-
 def served(name: str, port: int) -> Certificate:
     """The certificate that this machine serves for the name. Raises OSError when it is none that browsers trust."""
     connection = ToThisMachine(name, port, ssl.create_default_context())
@@ -68,9 +60,9 @@ def served(name: str, port: int) -> Certificate:
         connection.close()
 
 
-def check_names(config: dict[str, Any]) -> None:
+def check_names(config: Config) -> None:
     """Say before anything starts which name can't lead here. No reason to stop: DNS may follow, a stored one serves."""
-    for name in names(config) if public(config) else []:
+    for name in config.names if config.public else []:
         try:
             found = {answer[4][0] for answer in socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)}
         except OSError:
@@ -102,35 +94,36 @@ def is_here(address: str | int) -> bool:
     return True
 
 
-def check_store(config: dict[str, Any]) -> None:
+def check_store(config: Config) -> None:
     """Traefik leaves out a store that it can't use, and with it every certificate. Raises Stop before that happens."""
-    if not public(config):
+    if not config.public:
         return
-    path = config["services"]["traefik"]["environment"]["TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_STORAGE"]
+    path = config.services["traefik"].environment["TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_STORAGE"]
     # As Traefik's own user, in its own container: `head` reads what `stat` may only see.
     look = f"[ ! -e {path} ] || {{ stat -c %a {path} && head -c 1 {path}; }}"
     run = ("run", "--rm", "--no-deps", "-T", "--quiet-pull", "--entrypoint", "sh", "traefik", "-c", look)
     done = compose(*run, check=False)
     mode, _, first = done.stdout.partition("\n")
     if done.returncode or (mode and mode != "600") or first not in ("", "{"):
-        volume = f"{config['name']}_acme"
+        volume = f"{config.project}_acme"
         wrong = f"its mode is {mode} and not 600" if mode and first == "{" else done.stderr.strip() or "it is no JSON"
         raise Stop(
             f"Traefik can't use its store of certificates, {path} in the volume {volume}: {wrong}. Repair it with "
-            f"`docker run --rm --user root --volume {volume}:/acme --entrypoint sh {config['name']}-traefik -c "
+            f"`docker run --rm --user root --volume {volume}:/acme --entrypoint sh {config.project}-traefik -c "
             f"'chown 10010:10010 {path}; chmod 600 {path}'`, or, if it is damaged, move it away: another one is made."
         )
 
 
-def wait_for_certificates(config: dict[str, Any], port: int, begun: str) -> None:
+def wait_for_certificates(config: Config, begun: str) -> None:
     """Wait until each name has a certificate that browsers trust, and say how long it lasts.
 
     `begun`: since when Traefik's log is looked at, as `docker compose logs --since` takes it. Raises Stop as soon as
     it is known that one can't be had; the stack goes on running.
     """
-    if not public(config):
+    if not config.public:
         return
-    missing = [name for name in names(config) if problem(name, port)]
+    port = config.ports[1]
+    missing = [name for name in config.names if problem(name, port)]
     if missing:
         # One that runs since before has had its answer, and would ask again only after CERTIFICATE_RETRY_SECONDS.
         compose("kill", "--signal", "HUP", "traefik", check=False)
@@ -139,7 +132,7 @@ def wait_for_certificates(config: dict[str, Any], port: int, begun: str) -> None
             while len(acme_errors(missing, begun)) < len(missing) and time.monotonic() < deadline:
                 time.sleep(0.5)
                 missing = [name for name in missing if problem(name, port)]
-    for name in names(config):
+    for name in config.names:
         if name not in missing:
             print(lasts(name, served(name, port)), file=sys.stderr)
     if missing:

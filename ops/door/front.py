@@ -5,26 +5,24 @@ from __future__ import annotations
 import ipaddress
 import json
 from pathlib import Path
-from typing import Any
 
+from ops.config import Config
 from ops.run import Stop, docker
 
 
-def check_networks(config: dict[str, Any], ipv6: Path = Path("/proc/net/if_inet6")) -> None:
+def check_networks(config: Config, ipv6: Path = Path("/proc/net/if_inet6")) -> None:
     """The edge network's addresses are free, and the machine has IPv6 if the network wants it. Raises Stop."""
-    edge = config["networks"]["edge"]
-    if edge["enable_ipv6"] and not (ipv6.exists() and ipv6.read_text()):
+    if config.ipv6 and not (ipv6.exists() and ipv6.read_text()):
         raise Stop(
             "This machine has IPv6 switched off, and Docker can't make a network with it: set EDGE_IPV6=false.", 2
         )
-    wanted = [ipaddress.ip_network(part["subnet"], strict=False) for part in edge["ipam"]["config"]]
     networks = docker("network", "ls", "--quiet").stdout.split()
     for network in json.loads(docker("network", "inspect", *networks, check=False).stdout or "[]"):
-        if network["Name"] == edge["name"]:
+        if network["Name"] == config.edge:
             continue
         for part in network["IPAM"]["Config"] or []:
             taken = ipaddress.ip_network(part["Subnet"], strict=False)
-            for subnet in wanted:
+            for subnet in config.subnets:
                 if subnet.version == taken.version and subnet.overlaps(taken):
                     setting = "EDGE_SUBNET" if subnet.version == 4 else "EDGE_SUBNET_IPV6"
                     raise Stop(

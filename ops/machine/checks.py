@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 from ops import dotenv
-from ops.config import published
-from ops.machine import clone
-from ops.run import HERE, Stop, compose, docker, running
-from ops.settings import check_settings
+from ops.config import Config, load
+from ops.run import HERE, Stop, docker, running
 
+PROJECT = "COMPOSE_PROJECT_NAME"
 HANDED_OVER = ("DATABASE_URL", "PGHOST", "PGUSER", "PGDATABASE")
 # GB that images, build cache and a young database need.
 DISK_GB = 3
 
 
-def configuration() -> dict[str, Any]:
-    """compose.yaml with its settings filled in, as Compose reads it. Raises Stop with 2 when a setting is wrong."""
-    done = compose("config", "--format", "json", check=False)
-    if done.returncode:
-        raise Stop(f"A setting is wrong: {done.stderr.strip().splitlines()[-1]}", 2)
-    # Compose's warnings, of a `$` in a value for one, and what would look like a setting and isn't.
-    print(done.stderr, end="", file=sys.stderr)
+def configuration() -> Config:
+    """The configuration of this folder's stack, and what would look like a setting and isn't. Raises Stop with 2."""
+    config = load()
     for name in unknown_settings():
         print(f".env sets {name}, which is no setting: .env.example lists them.", file=sys.stderr)
     for name in handed_over():
         print(f"app.env sets {name}, so that the app does not get the stack's own.", file=sys.stderr)
-    config: dict[str, Any] = json.loads(done.stdout)
-    check_settings(config["services"]["traefik"]["environment"])
-    clone.check_folder(config["name"])
+    check_folder(config.project)
     return config
 
 
@@ -57,7 +48,7 @@ def handed_over() -> list[str]:
     return [name for name in names if name in HANDED_OVER or name.startswith("STACK_")]
 
 
-def check_machine(config: dict[str, Any]) -> None:
+def check_machine(config: Config) -> None:
     """Room on the disk and free ports. Raises Stop."""
     root = docker("info", "--format", "{{.DockerRootDir}}").stdout.strip()
     free = shutil.disk_usage(root if Path(root).is_dir() else "/").free / 1e9
@@ -68,7 +59,7 @@ def check_machine(config: dict[str, Any]) -> None:
         )
     if running("traefik"):
         return
-    for port in published(config):
+    for port in config.ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -76,5 +67,29 @@ def check_machine(config: dict[str, Any]) -> None:
             except PermissionError:
                 pass  # the engine may, even where we may not
             except OSError:
-                name = "HTTP_PORT" if port == published(config)[0] else "HTTPS_PORT"
+                name = "HTTP_PORT" if port == config.ports[0] else "HTTPS_PORT"
                 raise Stop(f"Port {port} is taken by another program: stop that, or set {name} in .env.") from None
+
+
+def check_folder(project: str) -> None:
+    """Raises Stop with 2 when another folder has containers under this project's name.
+
+    That is the folder's where nothing else is set: two of one name would share containers and a database.
+    """
+    other = folder_of_containers(project)
+    if other and not other.samefile(HERE):
+        raise Stop(
+            f"The project {project} is the stack in {other}: two folders can't share a name. "
+            f"Set {PROJECT} to another one in {HERE / '.env'}.",
+            2,
+        )
+
+
+def folder_of_containers(project: str) -> Path | None:
+    """The folder that the project's containers were started from, when it is still there."""
+    label = '{{.Label "com.docker.compose.project.working_dir"}}'
+    ours = f"label=com.docker.compose.project={project}"
+    for folder in docker("ps", "--all", "--filter", ours, "--format", label).stdout.splitlines():
+        if folder and Path(folder, "compose.yaml").exists():
+            return Path(folder)
+    return None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-from typing import Any
 
 from offline import images
 from ops import dotenv
+from ops.config import Config
 from ops.run import Stop, docker, step
 
 # The registry did not answer, as opposed to: it answered no.
@@ -20,33 +19,33 @@ UNREACHABLE = (
 APP_SETTINGS = ("APP_DIR", "APP_DOCKERFILE", "APP_IMAGE", "APP", "MIGRATE")
 
 
-def chosen(config: dict[str, Any]) -> dict[str, str]:
+def build_settings(config: Config) -> dict[str, str]:
     """The settings that say what is built: of which app, and on which bases."""
-    own = {name: os.environ.get(name) or dotenv.read(name) for name in APP_SETTINGS}
+    own = {name: dotenv.chosen(name) for name in APP_SETTINGS}
     return {**chosen_bases(config), **{name: value for name, value in own.items() if value}}
 
 
-def chosen_bases(config: dict[str, Any]) -> dict[str, str]:
+def chosen_bases(config: Config) -> dict[str, str]:
     """The base image that each of the settings for them names."""
     arguments: dict[str, str] = {}
-    for service in config["services"].values():
-        arguments.update({k: v for k, v in service.get("build", {}).get("args", {}).items() if k in images.STAND_INS})
+    for service in config.services.values():
+        arguments.update({k: v for k, v in service.arguments.items() if k in images.STAND_INS})
     return arguments
 
 
-def base_images(config: dict[str, Any]) -> None:
+def base_images(config: Config) -> None:
     """The official images, or their stand-ins where no registry can be reached: that choice is kept in .env."""
     missing = {setting: image for setting, image in chosen_bases(config).items() if not images.exists(image)}
     chosen: dict[str, str] = {}
     for setting, image in missing.items():
         stand_in = images.STAND_INS[setting][0]
         # One that could not be reached is enough to go by, but what the user named is never replaced.
-        if image != stand_in and (is_set(setting) or not chosen):
+        if image != stand_in and (dotenv.chosen(setting) or not chosen):
             with step(f"Pull {image}"):
                 pulled = docker("pull", "--quiet", image, check=False)
             if not pulled.returncode:
                 continue
-            if is_set(setting) or not re.search(UNREACHABLE, pulled.stderr):
+            if dotenv.chosen(setting) or not re.search(UNREACHABLE, pulled.stderr):
                 raise Stop(f"{setting}={image} can't be pulled: {pulled.stderr.strip()}")
         with step(f"Build a stand-in for {image}: no registry can be reached"):
             try:
@@ -57,7 +56,3 @@ def base_images(config: dict[str, Any]) -> None:
             chosen[setting] = stand_in
     if chosen:
         dotenv.write(chosen, "Stand-ins for images of a registry that could not be reached. Written by ./stack.")
-
-
-def is_set(setting: str) -> bool:
-    return bool(os.environ.get(setting) or dotenv.read(setting))

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from ops.config import Config
 from ops.machine.checks import configuration
 from ops.machine.install import ensure_docker
 from ops.run import Stop, docker
@@ -25,36 +26,32 @@ SHARES = ((75, 25), (90, 25), (90, 15), (100, 15))
 def plan(as_json: bool) -> None:
     ensure_docker()
     found = figures(configuration())
-    print(json.dumps(found, indent=2) if as_json else table(found))
+    print(json.dumps(found, indent=2) if as_json else plan_table(found))
 
 
-def check_sizes(config: dict[str, Any]) -> None:
+def check_sizes(config: Config) -> None:
     """Refuse limits that the machine, a slot or Postgres can't hold. Raises Stop with 2."""
     problem = figures(config)["problem"]
     if problem:
         raise Stop(problem, 2)
 
 
-def figures(config: dict[str, Any]) -> dict[str, Any]:
+def figures(config: Config) -> dict[str, Any]:
     """The plan as data: MiB, CPUs, connections; `problem` is a sentence or None, `change` what to set."""
     cpus, memory = (int(word) for word in docker("info", "--format", "{{.NCPU}} {{.MemTotal}}").stdout.split())
     return compute(config, cpus, memory // limits.MIB)
 
 
-def compute(config: dict[str, Any], cpus: int, memory: int) -> dict[str, Any]:
-    services = {name: int(one.get("mem_limit", 0)) // limits.MIB for name, one in config["services"].items()}
+def compute(config: Config, cpus: int, memory: int) -> dict[str, Any]:
+    services = {name: one.memory // limits.MIB for name, one in config.services.items()}
     total = sum(services.values())
-    slot = config["services"]["app-1"]
-    share = float(slot.get("cpus") or cpus / limits.SLOTS)
-    workers, worker_memory, pool_size, connections = (
-        number(slot["environment"], name) for name in ("WORKERS", "WORKER_MEMORY", "POOL_SIZE", "MAX_CONNECTIONS")
-    )
-    worker_memory = worker_memory or limits.WORKER_MEMORY
-    connections = connections or limits.MAX_CONNECTIONS
+    share = config.services["app-1"].cpus or cpus / limits.SLOTS
+    worker_memory = config.worker_memory or limits.WORKER_MEMORY
+    connections = config.max_connections or limits.MAX_CONNECTIONS
     problem, sizes = None, None
     try:
         limit = services["app-1"] * limits.MIB or None
-        sizes = limits.sizes(workers, worker_memory, pool_size, connections, share, limit)
+        sizes = limits.sizes(config.workers, worker_memory, config.pool_size, connections, share, limit)
     except ValueError as error:
         problem = str(error)
     percent = round(100 * total / memory)
@@ -75,18 +72,10 @@ def compute(config: dict[str, Any], cpus: int, memory: int) -> dict[str, Any]:
         "slot": {"cpus": share, "memory": services["app-1"], "worker_memory": worker_memory, "reserve": limits.RESERVE}
         | (asdict(sizes) if sizes else {}),
         "connections": {"max": connections, "reserved": limits.RESERVED_CONNECTIONS}
-        | ({"app": sizes.connections, "assumed": not pool_size} if sizes else {}),
+        | ({"app": sizes.connections, "assumed": not config.pool_size} if sizes else {}),
         "problem": problem,
         "change": change,
     }
-
-
-def number(environment: dict[str, str | None], name: str) -> int | None:
-    value = environment.get(f"STACK_{name}")
-    try:
-        return int(value) if value else None
-    except ValueError:
-        raise Stop(f"{name}={value} is wrong: it must be a whole number.", 2) from None
 
 
 def recommend(services: dict[str, int], memory: int, worker_memory: int, cpus: float) -> dict[str, str]:
@@ -115,7 +104,7 @@ def assumption(slot: dict[str, Any], connections: dict[str, Any]) -> list[str]:
     ]
 
 
-def table(found: dict[str, Any]) -> str:
+def plan_table(found: dict[str, Any]) -> str:
     machine, slot, connections = found["machine"], found["slot"], found["connections"]
     lines = [f"This machine: {machine['cpus']} CPUs, {machine['memory']} MiB", "", "Memory limits, MiB"]
     lines += [f"  {name:<12}{limit or 'none':>8}" for name, limit in found["limits"].items()]

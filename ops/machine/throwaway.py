@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from ops.config import Config
 from ops.machine.checks import known_settings
-from ops.machine.images import chosen
+from ops.machine.images import build_settings
 from ops.run import HERE, Stop, docker
 
 
@@ -19,19 +20,19 @@ class Compose(Protocol):
 
 
 @contextlib.contextmanager
-def throwaway(config: dict[str, Any], purpose: str) -> Iterator[Compose]:
+def throwaway(config: Config, purpose: str) -> Iterator[Compose]:
     """Give what runs Compose on a project of its own, and remove that project, its volumes included, at the end.
 
     Of the settings it gets those alone that say what is built: nothing in .env or the shell that belongs to the running
     stack, its volumes, ports, networks or release, reaches it. Raises Stop.
     """
-    name = f"{config['name']}-{purpose}"
+    name = f"{config.project}-{purpose}"
     settings = known_settings()
     environment = {
         key: value for key, value in os.environ.items() if key not in settings and not key.startswith("COMPOSE_")
     }
     with tempfile.NamedTemporaryFile("w", suffix=".env") as file:
-        file.write("".join(f"{key}={value}\n" for key, value in chosen(config).items()))
+        file.write("".join(f"{key}={value}\n" for key, value in build_settings(config).items()))
         file.flush()
         # compose.yaml alone: what an override file names may be anybody's.
         where = ("--project-name", name, "--project-directory", str(HERE), "--file", str(HERE / "compose.yaml"))

@@ -15,8 +15,7 @@ OWN = {"uv.lock": "uv", "requirements.txt": "requirements", "pyproject.toml": "p
 def choose_dockerfile() -> None:
     """Write down which Dockerfile builds an app that has none. Raises Stop with 2 where there is nothing to go by."""
     folder = app_folder()
-    named = os.environ.get("APP_DOCKERFILE") or dotenv.read("APP_DOCKERFILE")
-    if os.environ.get("APP_IMAGE") or dotenv.read("APP_IMAGE") or named:
+    if dotenv.chosen("APP_IMAGE") or dotenv.chosen("APP_DOCKERFILE"):
         return
     if not folder.is_dir():
         raise Stop(f"APP_DIR names {folder}, and there is no such folder.", 2)

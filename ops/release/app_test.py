@@ -42,7 +42,7 @@ def test_app(arguments: list[str]) -> None:
     config = configuration()
     base_images(config)
     choose_dockerfile()
-    command = f'{config["x-deploy"]["test"]} "$@"'
+    command = f'{config.app_test} "$@"'
     with tempfile.TemporaryDirectory() as scratch, throwaway(config, "test") as own:
         override = Path(scratch, "compose.yaml")
         override.write_text(OVERRIDE)
@@ -54,7 +54,7 @@ def test_app(arguments: list[str]) -> None:
             own("build", "--quiet", "migrate", "postgres")
             own("up", "--detach", "--wait", "postgres")
         with step("Migrate"):
-            own("run", "--rm", "--no-deps", "-T", "migrate")
+            own(*ONE_SHOT, "migrate")
         sleep = ("run", "--detach", "--no-deps", *variables(), "--entrypoint", "sleep", "migrate", "infinity")
         container = writable(*sleep).stdout.split()[-1]
         folder = docker("inspect", "--format", "{{.Config.WorkingDir}}", container).stdout.strip() or "/"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 
+from ops.config import override
 from ops.release import releases
 from ops.run import Stop, compose, docker, running
 
@@ -21,26 +21,27 @@ def build(*services: str) -> None:
     raise Stop("\n".join(["The images can't be built:", *(printed or lines)[-20:]]))
 
 
-def build_release() -> str:
-    """Build the app's image of this checkout; return the release's name. Raises Stop."""
+def build_release(project: str) -> str:
+    """Build the app's image of this checkout, for Compose to start from now on; return the release. Raises Stop."""
     # Under a name of its own: a build that is interrupted leaves no half of a release.
-    os.environ["RELEASE"] = releases.DRAFT
+    override("RELEASE", releases.DRAFT)
     build("migrate")
-    draft = releases.image_id(releases.DRAFT)
+    draft = releases.image_id(project, releases.DRAFT)
     # Without git a release is called what it is: its content.
     release = releases.of_checkout() or "image-" + str(draft).rpartition(":")[2][:12]
-    docker("tag", releases.image(releases.DRAFT), releases.image(release))
-    docker("image", "rm", releases.image(releases.DRAFT))
+    docker("tag", releases.image_name(project, releases.DRAFT), releases.image_name(project, release))
+    docker("image", "rm", releases.image_name(project, releases.DRAFT))
+    override("RELEASE", release)
     return release
 
 
-def build_all() -> str:
+def build_all(project: str) -> str:
     """Build every image, the app's of this checkout where no release serves; return the release. Raises Stop."""
     release = releases.current()
     build("traefik", "postgres", "backup")
-    if not release or not releases.image_id(release):
-        release = build_release()
-    os.environ["RELEASE"] = release
+    if not release or not releases.image_id(project, release):
+        return build_release(project)
+    override("RELEASE", release)
     return release
 
 

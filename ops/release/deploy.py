@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
-from typing import Any
 
-from ops.database.backup import restore_point, summary
+from ops.config import Config, override
+from ops.database.backup import restore_point, state_of_backups
 from ops.database.switch import settle
 from ops.lock import lock
 from ops.machine.checks import configuration
@@ -20,7 +19,7 @@ from ops.release.build import build_release, check_settings, migrate
 from ops.run import HERE, Stop, compose, running, step
 
 # Services that a deploy leaves alone: the restart of the first two is not without a gap.
-KEPT = ("traefik", "postgres", "backup")
+LEFT_ALONE = ("traefik", "postgres", "backup")
 
 
 def deploy() -> None:
@@ -33,27 +32,29 @@ def deploy() -> None:
         try:
             check_sizes(config)
             with step("Build the image"):
-                release = os.environ["RELEASE"] = build_release()
+                release = build_release(config.project)
             with step("Check the settings"):
                 check_settings()
-            way_back = name_this_moment(release)
+            way_back = name_this_moment(config.project, release)
             with step("Migrate"):
                 migrated = migrate()
         except Stop as failure:
-            raise Stop(f"{failure}\nNothing was replaced. Serving now: {slots.summary()}.", failure.code) from None
+            raise Stop(
+                f"{failure}\nNothing was replaced. Serving now: {slots.serving_now(config.project)}.", failure.code
+            ) from None
         rollout.roll_out(release, config)
-        slots.keep(release)
+        slots.keep(config.project, release)
     mention_what_was_left()
     if migrated and way_back:
         print(f"The database as it was before the migration: ./stack rollback, then {way_back}")
-    print(summary())
+    print(state_of_backups(config.project))
     print(f"Release {release} serves, after {time.monotonic() - begun:.1f} s.")
 
 
-def name_this_moment(release: str) -> str | None:
+def name_this_moment(project: str, release: str) -> str | None:
     """Take a restore point; return the command that leads back to it, None when there is none to be had."""
     try:
-        return restore_point(f"before-{release}-{time.strftime('%H%M%S', time.gmtime())}")
+        return restore_point(project, f"before-{release}-{time.strftime('%H%M%S', time.gmtime())}")
     except Stop as failure:
         print(f"There is no restore point from before this deploy: {failure}", file=sys.stderr)
         return None
@@ -64,23 +65,23 @@ def rollback(wanted: str | None) -> None:
     begun = time.monotonic()
     with lock("rollback") as killed:
         config = settle(serving_configuration())
-        current = releases.current()
+        project, current = config.project, releases.current()
         # One that was killed may have replaced a slot, or was about to.
-        interrupted = killed or any(slots.release_of(slot) != current for slot in slots.SLOTS)
+        interrupted = killed or any(slots.release_of(project, slot) != current for slot in slots.SLOTS)
         if wanted:
             release = wanted
-        elif interrupted and current and releases.image_id(current):
+        elif interrupted and current and releases.image_id(project, current):
             print(f"A deploy was interrupted: back to {current}.", file=sys.stderr)
             release = current
         else:
-            release = releases.previous(current)
-        if not releases.image_id(release):
+            release = releases.previous(project, current)
+        if not releases.image_id(project, release):
             raise Stop(f"There is no image of a release {release}: `./stack releases` lists them.")
-        os.environ["RELEASE"] = release
+        override("RELEASE", release)
         with step("Check the settings"):
             check_settings()
         answer = rollout.roll_out(release, config)
-        slots.keep(release, rolled_back=current if release != current and not wanted else None)
+        slots.keep(project, release, rolled_back=current if release != current and not wanted else None)
     if answer.get("database") == "ok" and not answer["at_head"]:
         print(
             f"The database's schema ({', '.join(answer['schema'])}) is newer than this release's code "
@@ -89,19 +90,21 @@ def rollback(wanted: str | None) -> None:
     print(f"Release {release} serves again, after {time.monotonic() - begun:.1f} s.")
 
 
-def show_releases(as_json: bool) -> None:
-    rows = releases.listing({slot: slots.release_of(slot) for slot in slots.SLOTS})
+def show_releases(project: str, as_json: bool) -> None:
+    found = releases.listing(project, {slot: slots.release_of(project, slot) for slot in slots.SLOTS})
+    current = releases.current()
     if as_json:
+        rows = [{**one.row(), "current": one.name == current, "slots": runs} for one, runs in found]
         print(json.dumps(rows, indent=2))
         return
-    for row in rows:
-        state = ", ".join(row["slots"]) or ("rolled back" if row["rolled_back"] else "")
-        print(f"{row['release']:36}  {row['since']}  {state}{' (current)' if row['current'] else ''}")
-    if not rows:
+    for one, runs in found:
+        state = ", ".join(runs) or ("rolled back" if one.rolled_back else "")
+        print(f"{one.name:36}  {one.since}  {state}{' (current)' if one.name == current else ''}")
+    if not found:
         print("There is no release yet: `./stack up` makes the first.")
 
 
-def serving_configuration() -> dict[str, Any]:
+def serving_configuration() -> Config:
     """The configuration, of a stack whose front door is open: the slots are what is replaced. Raises Stop."""
     config = configuration()
     if not running("traefik"):
@@ -114,7 +117,7 @@ def mention_what_was_left() -> None:
     # Of what Compose has read: of compose.yaml it would not count what comes from an env_file.
     hashes = compose("--project-directory", str(HERE), "--file", str(slots.SNAPSHOT), "config", "--hash", "*").stdout
     wanted = dict(line.split() for line in hashes.splitlines())
-    listed = compose("ps", "--format", "json", *KEPT).stdout.splitlines()
+    listed = compose("ps", "--format", "json", *LEFT_ALONE).stdout.splitlines()
     for one in map(json.loads, listed):
         labels = dict(label.partition("=")[::2] for label in one["Labels"].split(","))
         if labels["com.docker.compose.config-hash"] != wanted[one["Service"]]:

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import subprocess
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ops import dotenv
 from ops.lock import STATE
-from ops.run import HERE, Stop, compose, docker
+from ops.run import HERE, Stop, docker
 
-# Newest last: release, image (its id), since (when it last began to serve), rolled_back.
-FILE = STATE / "releases.json"
+HISTORY = STATE / "releases.json"
+# Releases whose images stay.
 KEPT = 5
 DRAFT = "building"
+
+
+@dataclass(frozen=True)
+class Release:
+    """One that serves or has served."""
+
+    name: str
+    # The id of its image.
+    image: str | None
+    # When it last began to serve.
+    since: str
+    rolled_back: bool = False
+
+    def row(self) -> dict[str, Any]:
+        """As releases.json and `./stack releases --json` have it."""
+        return {"release": self.name, "image": self.image, "since": self.since, "rolled_back": self.rolled_back}
 
 
 def current() -> str | None:
@@ -25,25 +40,20 @@ def current() -> str | None:
     return dotenv.read("RELEASE")
 
 
-def image(release: str) -> str:
-    return f"{project()}-app:{release}"
+def image_name(project: str, release: str) -> str:
+    """What compose.yaml calls it."""
+    return f"{project}-app:{release}"
 
 
-@lru_cache
-def project() -> str:
-    config = json.loads(compose("config", "--format", "json").stdout)
-    return str(config["name"])
-
-
-def image_id(release: str) -> str | None:
+def image_id(project: str, release: str) -> str | None:
     """The id of the release's image, None when there is none."""
-    found = docker("image", "inspect", "--format", "{{.Id}}", image(release), check=False)
+    found = docker("image", "inspect", "--format", "{{.Id}}", image_name(project, release), check=False)
     return found.stdout.strip() or None
 
 
 def app_folder() -> Path:
     """Where the app's own code is."""
-    return (HERE / (os.environ.get("APP_DIR") or dotenv.read("APP_DIR") or ".")).resolve()
+    return (HERE / (dotenv.chosen("APP_DIR") or ".")).resolve()
 
 
 def of_checkout() -> str | None:
@@ -78,54 +88,49 @@ def revision(folder: Path) -> str | None:
     return name
 
 
-def history() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(FILE.read_text()) if FILE.exists() else []
-    return found
+def history() -> list[Release]:
+    """Newest last."""
+    found = json.loads(HISTORY.read_text()) if HISTORY.exists() else []
+    return [Release(one["release"], one["image"], one["since"], one["rolled_back"]) for one in found]
 
 
-def record(release: str, rolled_back: str | None = None) -> None:
+def record(project: str, release: str, rolled_back: str | None = None) -> None:
     """Write down that `release` serves from now on, and which one it took back, if any."""
-    listed = {one["release"]: one for one in history()}
+    listed = {one.name: one for one in history()}
     if rolled_back in listed:
-        listed[rolled_back]["rolled_back"] = True
+        listed[rolled_back] = replace(listed[rolled_back], rolled_back=True)
     else:
         listed.pop(release, None)
+    before, image = listed.get(release), image_id(project, release)
     now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-    entry = listed.setdefault(release, {"release": release})
-    if entry.get("image") != image_id(release) or current() != release or "since" not in entry:
-        entry.update(image=image_id(release), since=now)
-    entry["rolled_back"] = False
-    dotenv.replace_file(FILE, json.dumps(list(listed.values()), indent=1))
+    since = before.since if before and before.image == image and current() == release else now
+    listed[release] = Release(release, image, since)
+    dotenv.replace_file(HISTORY, json.dumps([one.row() for one in listed.values()], indent=1))
     dotenv.write({"RELEASE": release}, "The release that serves. Written by ./stack.")
 
 
-def previous(release: str | None) -> str:
+def previous(project: str, release: str | None) -> str:
     """The release that served before this one and was not rolled back. Raises Stop when there is none."""
-    names = [one["release"] for one in history() if not one["rolled_back"] or one["release"] == release]
+    names = [one.name for one in history() if not one.rolled_back or one.name == release]
     earlier = names[: names.index(release)] if release in names else names
     for name in reversed(earlier):
-        if image_id(name):
-            return str(name)
+        if image_id(project, name):
+            return name
     raise Stop("There is no earlier release to go back to: `./stack releases` lists them.")
 
 
-def prune(running: list[str]) -> None:
+def prune(project: str, running: list[str]) -> None:
     """Remove the images of all releases but the last KEPT, and of what was built and never served."""
-    kept = {one["release"] for one in history()[-KEPT:]} | set(running)
-    repository = image("").rstrip(":")
+    kept = {one.name for one in history()[-KEPT:]} | set(running)
+    repository = image_name(project, "").rstrip(":")
     for tag in docker("image", "ls", "--format", "{{.Tag}}", repository).stdout.split():
         if tag not in kept:
             docker("image", "rm", f"{repository}:{tag}", check=False)
     # Somebody else's prune at the same moment makes the engine refuse: the next deploy's does it then.
-    docker("image", "prune", "--force", "--filter", f"label=com.docker.compose.project={project()}", check=False)
+    docker("image", "prune", "--force", "--filter", f"label=com.docker.compose.project={project}", check=False)
 
 
-def listing(slots: dict[str, str | None]) -> list[dict[str, Any]]:
+def listing(project: str, slots: dict[str, str | None]) -> list[tuple[Release, list[str]]]:
     """Every release with an image, newest first, and which slots run it; `slots` gives each slot's release."""
-    rows = []
-    for one in reversed(history()):
-        name = one["release"]
-        runs = [slot for slot, release in slots.items() if release == name]
-        if runs or image_id(name):
-            rows.append({**one, "current": name == current(), "slots": runs})
-    return rows
+    found = [(one, [slot for slot, name in slots.items() if name == one.name]) for one in reversed(history())]
+    return [(one, runs) for one, runs in found if runs or image_id(project, one.name)]

@@ -17,10 +17,10 @@ def known(image: str) -> dict[str, Any]:
     return found
 
 
-def unknown(revision: str | None) -> list[str]:
+def unknown(project: str, revision: str | None) -> list[str]:
     """A warning when the release that serves doesn't know the schema's revision; none when there is nothing to know."""
     release = releases.current()
-    graph = known(releases.image(release)).get("graph") if release and revision else None
+    graph = known(releases.image_name(project, release)).get("graph") if release and revision else None
     if not graph or set(str(revision).split()) <= graph.keys():
         return []
     return [

@@ -3,71 +3,56 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from typing import Any
 
+from ops.config import Config, override
 from ops.door import ask
-from ops.release import releases
-from ops.release.slots import (
-    SLOTS,
-    SNAPSHOT,
-    container,
-    containers,
-    ended,
-    is_healthy,
-    is_routed,
-    refuse_ends,
-    release_of,
-    serves,
-    serving,
-    show_evidence,
-    summary,
-    workers,
-)
+from ops.release import releases, slots
+from ops.release.slots import SLOTS, SNAPSHOT, Container
 from ops.run import HERE, Stop, compose, docker, step
 
 # Seconds that a release may take to come back, however short DEPLOY_TIMEOUT is.
-PATIENCE = 120
+BACK_SECONDS = 120
 
 
-def roll_out(release: str, config: dict[str, Any]) -> dict[str, Any]:
+def roll_out(release: str, config: Config) -> dict[str, Any]:
     """Replace the slots one at a time; return the last answer. A failure brings back what served, and raises."""
-    before, timeout = serving(), int(config["x-deploy"]["timeout"])
+    project, before = config.project, slots.serving(config.project)
     # What an interrupted rollout left on its way is no release to go back to, unless it is all that serves.
-    running = [release_of(slot) for slot in before]
+    running = [slots.release_of(project, slot) for slot in before]
     old = releases.current() if releases.current() in running or not running else running[0]
     touched: list[str] = []
-    ends = ended()
+    ends = slots.ended(project)
     answer: dict[str, Any] = {}
     # The one that serves last: until then it is all there is.
     for slot in sorted(SLOTS, key=before.__contains__):
         touched.append(slot)
         try:
             with step(f"Replace {slot}"):
-                answer = update(slot, config, timeout, ends)
+                answer = replace_slot(slot, config, config.deploy_timeout, ends)
                 for one in touched:
-                    if found := container(one):
-                        refuse_ends(one, found, workers(found), ends)
+                    if found := slots.container(project, one):
+                        slots.refuse_ends(one, found, slots.workers(found), ends)
         except (Stop, KeyboardInterrupt) as failure:
             if isinstance(failure, Stop):
                 print(failure, file=sys.stderr)
-                show_evidence(slot)
+                slots.show_evidence(slot)
             if old:
-                go_back(old, touched, config, timeout)
+                back_to_release(old, touched, config)
             if isinstance(failure, Stop):
-                raise Stop(f"Release {release} does not serve. Serving now: {summary()}.") from None
+                raise Stop(f"Release {release} does not serve. Serving now: {slots.serving_now(project)}.") from None
             raise
     return answer
 
 
-def go_back(release: str, touched: list[str], config: dict[str, Any], timeout: int) -> None:
+def back_to_release(release: str, touched: list[str], config: Config) -> None:
     """Bring the slots that a failed rollout touched back to `release`, the one first that it was just replacing."""
-    os.environ["RELEASE"] = release
+    override("RELEASE", release)
     snapshot = json.loads(SNAPSHOT.read_text()) if SNAPSHOT.exists() else {"services": {"app-1": {"image": None}}}
     # Settings may have changed too, so what counts is how it was started. Compose finds no change in it.
-    known = snapshot["services"]["app-1"]["image"] == releases.image(release)
+    known = snapshot["services"]["app-1"]["image"] == releases.image_name(config.project, release)
     files = ("--project-directory", str(HERE), "--file", str(SNAPSHOT)) if known else ()
     for slot in reversed(touched):
         try:
@@ -75,15 +60,15 @@ def go_back(release: str, touched: list[str], config: dict[str, Any], timeout: i
                 # It has served before, and there is nothing to go back to from here: all the time that it may need.
                 # The one that was being replaced may look well and be on its way out: told to stop, it drains, and
                 # the engine goes on with that when whoever asked for it is gone.
-                update(slot, config, max(timeout, PATIENCE), None, files, doubtful=slot == touched[-1])
+                replace_slot(slot, config, max(config.deploy_timeout, BACK_SECONDS), None, files, slot == touched[-1])
         except Stop as failure:
             print(failure, file=sys.stderr)
-            show_evidence(slot)
+            slots.show_evidence(slot)
 
 
-def update(
+def replace_slot(
     slot: str,
-    config: dict[str, Any],
+    config: Config,
     timeout: int,
     ends: dict[str, int] | None,
     files: tuple[str, ...] = (),
@@ -94,23 +79,26 @@ def update(
     A `doubtful` slot gets another container also when it has one that looks as it should. `ends` as for
     `wait_until_ready`. Raises Stop. Touches nothing while the other slot, if it serves, isn't routed to.
     """
-    others = set(serving()) - {slot}
+    project = config.project
+    others = set(slots.serving(project)) - {slot}
     for other in others:
         wait_until_routed(other, config)
     # What an interrupted Compose left: where there are two containers it confuses them over their names.
-    left = containers(slot) if doubtful and others else containers(slot)[:-1]
+    left = slots.containers(project, slot) if doubtful and others else slots.containers(project, slot)[:-1]
     for one in left:
-        docker("stop", one["Id"])
-        docker("rm", one["Id"])
-    before = container(slot)
+        docker("stop", one.id)
+        docker("rm", one.id)
+    before = slots.container(project, slot)
     # Nothing to drain where nothing has ever served.
-    timeout_of_stop = () if serves(before) else ("--timeout", "1")
+    timeout_of_stop = () if slots.serves(before) else ("--timeout", "1")
     compose(*files, "up", "--detach", "--no-deps", "--no-build", *timeout_of_stop, slot)
-    wait_until_ready(slot, timeout, before, ends)
+    wait_until_ready(project, slot, timeout, before, ends)
     return wait_until_routed(slot, config)
 
 
-def wait_until_ready(slot: str, timeout: int, before: dict[str, Any] | None, ends: dict[str, int] | None) -> None:
+def wait_until_ready(
+    project: str, slot: str, timeout: int, before: Container | None, ends: dict[str, int] | None
+) -> None:
     """Wait until all of the slot's workers serve. Raises Stop when they don't in time, or when one has ended.
 
     `before` is the container that it had; `ends` what had ended by then, by container. None: the release has served
@@ -118,37 +106,36 @@ def wait_until_ready(slot: str, timeout: int, before: dict[str, Any] | None, end
     """
     deadline = time.monotonic() + timeout
     while True:
-        found = container(slot)
-        if not found or found["State"]["Status"] == "exited":
+        found = slots.container(project, slot)
+        if not found or found.status == "exited":
             raise Stop(f"{slot} ended.")
-        said = workers(found)
+        said = slots.workers(found)
         if ends is not None:
-            refuse_ends(slot, found, said, ends)
-        same = before and found["Id"] == before["Id"]
-        if found["RestartCount"] > (before["RestartCount"] if before and same else 0):
+            slots.refuse_ends(slot, found, said, ends)
+        if found.restarts > (before.restarts if before and found.id == before.id else 0):
             raise Stop(f"{slot} crashed.")
-        if (said.all_serve or (ends is None and said.served)) if said else is_healthy(found):
+        if (said.all_serve or (ends is None and said.served)) if said else found.healthy:
             return
         if time.monotonic() > deadline:
             raise Stop(f"{slot} was not ready within DEPLOY_TIMEOUT={timeout} s.")
         time.sleep(0.2)
 
 
-def wait_until_routed(slot: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Wait until a request from outside was answered by this slot; return what `answer` does. Raises Stop."""
-    found = container(slot)
+def wait_until_routed(slot: str, config: Config) -> dict[str, Any]:
+    """Wait until a request from outside was answered by this slot; return what `answered` does. Raises Stop."""
+    found = slots.container(config.project, slot)
     if not found:
         raise Stop(f"{slot} has no container.")
     # A container's host name is the beginning of its id.
-    return answer(config, f"{slot} did not answer through Traefik", {"slot": found["Id"][:12]}, slot)
+    return answered(config, f"{slot} did not answer through Traefik", {"slot": found.id[:12]}, slot)
 
 
-def answer(config: dict[str, Any], what: str, wanted: dict[str, str], *slots: str) -> dict[str, Any]:
+def answered(config: Config, what: str, wanted: dict[str, str], *named: str) -> dict[str, Any]:
     """As `ask.wait_for`; {} when the app has too much to do for that, and the slots, or all, are routed to."""
     try:
         return ask.wait_for(config, what, wanted)
     except ask.Late as late:
-        if not all(is_routed(container(slot)) for slot in slots or SLOTS):
+        if not all(slots.is_routed(slots.container(config.project, slot)) for slot in named or SLOTS):
             raise
         print(f"{late} It is routed to, and has more to do than it can: going on.", file=sys.stderr)
         return {}

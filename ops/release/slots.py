@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ops import dotenv
+from ops.config import resolved
 from ops.database import owner
 from ops.lock import STATE
 from ops.release import releases
@@ -16,6 +17,31 @@ from ops.run import HERE, Stop, compose, docker
 SLOTS = ("app-1", "app-2")
 # The configuration that serves, as Compose read it: .env, app.env and compose.yaml may have changed since.
 SNAPSHOT = STATE / "serving.json"
+
+
+@dataclass(frozen=True)
+class Container:
+    """What Docker knows of a slot's."""
+
+    id: str
+    restarts: int
+    # The id of its image, and that image's tag.
+    image: str
+    release: str
+    # Compose's hash of what it was made with.
+    settings: str | None
+    # As Docker has it: running, exited…
+    status: str
+    running: bool
+    healthy: bool
+
+    @classmethod
+    def inspected(cls, found: dict[str, Any]) -> Container:
+        config, state = found["Config"], found["State"]
+        name, settings = str(config["Image"]), config["Labels"].get("com.docker.compose.config-hash")
+        healthy = state.get("Health", {}).get("Status") == "healthy"
+        of_image = (found["Image"], name.rpartition(":")[2], settings)
+        return cls(found["Id"], found["RestartCount"], *of_image, state["Status"], state["Running"], healthy)
 
 
 @dataclass(frozen=True)
@@ -39,29 +65,30 @@ class Workers:
         return self.states.strip(".") != ""
 
 
-def containers(slot: str) -> list[dict[str, Any]]:
-    """The slot's container as `docker inspect` sees it; two, the running one last, if a command was interrupted."""
-    labels = {"project": releases.project(), "service": slot, "oneoff": "False"}
+def containers(project: str, slot: str) -> list[Container]:
+    """The slot's container; two, the running one last, if a command was interrupted."""
+    labels = {"project": project, "service": slot, "oneoff": "False"}
     filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
     names = docker("ps", "--all", "--quiet", *filters, check=False).stdout.split()
     found: list[dict[str, Any]] = json.loads(docker("inspect", *names, check=False).stdout) if names else []
-    return sorted(found, key=lambda one: (one["State"]["Running"], one["Created"]))
+    found.sort(key=lambda one: (one["State"]["Running"], one["Created"]))
+    return [Container.inspected(one) for one in found]
 
 
-def container(slot: str) -> dict[str, Any] | None:
-    return next(reversed(containers(slot)), None)
+def container(project: str, slot: str) -> Container | None:
+    return next(reversed(containers(project, slot)), None)
 
 
-def release_of(slot: str) -> str | None:
-    found = container(slot)
-    return str(found["Config"]["Image"]).rpartition(":")[2] if found else None
+def release_of(project: str, slot: str) -> str | None:
+    found = container(project, slot)
+    return found.release if found else None
 
 
-def workers(found: dict[str, Any] | None) -> Workers | None:
+def workers(found: Container | None) -> Workers | None:
     """None when the container doesn't run, has not got that far, or is of a release that writes nothing down."""
-    if not found or not found["State"]["Running"]:
+    if not found or not found.running:
         return None
-    said = docker("exec", found["Id"], "cat", "/tmp/workers", check=False)  # noqa: S108 - a tmpfs of the container
+    said = docker("exec", found.id, "cat", "/tmp/workers", check=False)  # noqa: S108 - a tmpfs of the container
     if said.returncode or not said.stdout.strip():
         return None
     states, *lines = said.stdout.splitlines()
@@ -69,49 +96,45 @@ def workers(found: dict[str, Any] | None) -> Workers | None:
     return Workers(states, ended, "draining" in lines, "routed" in lines)
 
 
-def is_healthy(found: dict[str, Any]) -> bool:
-    return bool(found["State"].get("Health", {}).get("Status") == "healthy")
-
-
-def serves(found: dict[str, Any] | None) -> bool:
+def serves(found: Container | None) -> bool:
     """Whether the slot runs, has once been ready, and isn't on its way out.
 
     Docker's health is not asked where the slot itself says it: one that has much to do misses its checks, and serves.
     """
     said = workers(found)
-    return said.served and not said.draining if said else bool(found and is_healthy(found))
+    return said.served and not said.draining if said else bool(found and found.healthy)
 
 
-def is_routed(found: dict[str, Any] | None) -> bool:
+def is_routed(found: Container | None) -> bool:
     """Whether the slot serves, and Traefik knows it."""
     said = workers(found)
     return serves(found) and (not said or said.routed)
 
 
-def serving() -> list[str]:
-    return [slot for slot in SLOTS if serves(container(slot))]
+def serving(project: str) -> list[str]:
+    return [slot for slot in SLOTS if serves(container(project, slot))]
 
 
-def refuse_ends(slot: str, found: dict[str, Any], said: Workers | None, ends: dict[str, int]) -> None:
+def refuse_ends(slot: str, found: Container, said: Workers | None, ends: dict[str, int]) -> None:
     """Raises Stop, with the reason, when a worker of the container has ended that is not yet in `ends`."""
-    new = said.ended[ends.get(found["Id"], 0) :] if said else []
+    new = said.ended[ends.get(found.id, 0) :] if said else []
     if new:
         raise Stop(f"A worker of {slot} ended: {new[0]}.")
 
 
-def ended() -> dict[str, int]:
+def ended(project: str) -> dict[str, int]:
     """How many workers have ended in each slot's container by now, by the container's id."""
-    found = [one for slot in SLOTS for one in containers(slot)]
-    return {one["Id"]: len(said.ended) for one in found if (said := workers(one))}
+    found = [one for slot in SLOTS for one in containers(project, slot)]
+    return {one.id: len(said.ended) for one in found if (said := workers(one))}
 
 
-def start_app() -> None:
+def start_app(project: str) -> None:
     """Start the front door, the slots and all that they need, and wait until they are healthy. Raises Stop."""
-    for found in map(container, SLOTS):
+    for found in (container(project, slot) for slot in SLOTS):
         said = workers(found)
         if found and said and said.draining:
             # Told to stop by somebody who is gone: Compose would take it for started, and then see it end.
-            docker("stop", found["Id"])
+            docker("stop", found.id)
     compose("up", "--detach", "--wait", "traefik", *SLOTS)
 
 
@@ -120,38 +143,35 @@ def start_backup() -> None:
     compose("up", "--detach", "--no-deps", "backup")
 
 
-def start_all() -> None:
-    start_app()
+def start_all(project: str) -> None:
+    start_app(project)
     start_backup()
 
 
-def keep(release: str, rolled_back: str | None = None) -> None:
+def keep(project: str, release: str, rolled_back: str | None = None) -> None:
     """Make what serves now what plain `docker compose` would start, and what a failed rollout goes back to."""
     owner.remember()
-    dotenv.replace_file(SNAPSHOT, compose("config", "--format", "json").stdout)
-    releases.record(release, rolled_back)
-    releases.prune([running for running in map(release_of, SLOTS) if running])
+    dotenv.replace_file(SNAPSHOT, resolved())
+    releases.record(project, release, rolled_back)
+    releases.prune(project, [running for slot in SLOTS if (running := release_of(project, slot))])
 
 
-def unchanged(release: str) -> bool:
+def unchanged(project: str, release: str) -> bool:
     """Whether both slots serve and are just what Compose would start: nothing is to be checked or replaced then."""
-    settings = compose("config", "--format", "json").stdout
-    if not SNAPSHOT.exists() or SNAPSHOT.read_text() != settings:
+    if not SNAPSHOT.exists() or SNAPSHOT.read_text() != resolved():
         return False
     hashes = compose("--project-directory", str(HERE), "--file", str(SNAPSHOT), "config", "--hash", ",".join(SLOTS))
-    wanted, image = dict(line.split() for line in hashes.stdout.splitlines()), releases.image_id(release)
+    wanted, image = dict(line.split() for line in hashes.stdout.splitlines()), releases.image_id(project, release)
     for slot in SLOTS:
-        found = container(slot)
-        if not found or not serves(found) or found["Image"] != image:
-            return False
-        if found["Config"]["Labels"]["com.docker.compose.config-hash"] != wanted[slot]:
+        found = container(project, slot)
+        if not found or not serves(found) or (found.image, found.settings) != (image, wanted[slot]):
             return False
     return True
 
 
-def summary() -> str:
-    """Which slots serve, each with its release."""
-    return ", ".join(f"{slot} ({release_of(slot)})" for slot in serving()) or "nothing"
+def serving_now(project: str) -> str:
+    """Which slots serve, each with its release, in words."""
+    return ", ".join(f"{slot} ({release_of(project, slot)})" for slot in serving(project)) or "nothing"
 
 
 def show_evidence(*services: str) -> None:

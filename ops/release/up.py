@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
 
-from ops.config import published
+from ops.config import Config
 from ops.database import major, owner
-from ops.database.backup import answer, summary
-from ops.database.restore import ONE_SHOT
+from ops.database.backup import state_of_backups
 from ops.database.switch import settle
 from ops.database.volumes import holds_database
-from ops.door import ask
 from ops.door.certificate import check_names, check_store, wait_for_certificates
 from ops.door.front import check_networks
 from ops.lock import lock
@@ -23,7 +20,7 @@ from ops.machine.plan import check_sizes
 from ops.release import releases, rollout, slots
 from ops.release.app import choose_dockerfile
 from ops.release.build import build_all, check_settings, migrate
-from ops.run import HERE, Stop, compose, docker, running, step
+from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, running, step
 
 
 def up() -> None:
@@ -45,7 +42,7 @@ def up() -> None:
         config = settle(config)
         before = running()
         try:
-            release, migrated = start(config, bool(slots.serving()))
+            release, migrated = start_stack(config, bool(slots.serving(config.project)))
             with step("Wait for an answer"):
                 wait_for_answer(config, untouched=bool(before) and running() == before)
         except (Stop, KeyboardInterrupt) as failure:
@@ -55,60 +52,53 @@ def up() -> None:
             if not before:
                 compose("down", check=False)
             if failed:
-                print(f"Serving now: {slots.summary()}.", file=sys.stderr)
+                print(f"Serving now: {slots.serving_now(config.project)}.", file=sys.stderr)
             raise
-        slots.keep(release)
-    wait_for_certificates(config, published(config)[1], since)
-    print(f"\n{ask.address(config)}")
+        slots.keep(config.project, release)
+    wait_for_certificates(config, since)
+    print(f"\n{config.address}")
     print(compose("ps", "--format", "table {{.Service}}\t{{.Status}}").stdout.strip())
     checkout = releases.of_checkout()
     if checkout and checkout != release:
         print(f"This is release {release}. The checkout is {checkout}: `./stack deploy` puts it into service.")
-    print(summary(first=not before))
+    print(state_of_backups(config.project, first=not before))
     changed = "Nothing changed" if running() == before and not migrated else "Up"
     print(f"{changed}, in {time.monotonic() - begun:.1f} s.")
 
 
-def wait_for_answer(config: dict[str, Any], untouched: bool) -> None:
+def wait_for_answer(config: Config, untouched: bool) -> None:
     """Wait until the app answers, and its database. Raises Stop.
 
     Slots that were left as they are may have so much to do that they ask a database too late that is well.
     """
     try:
-        rollout.answer(config, "the app and its database did not answer", {"database": "ok"})
+        rollout.answered(config, "the app and its database did not answer", {"database": "ok"})
     except Stop as stop:
-        ours = not config["services"]["app-1"]["environment"]["STACK_DATABASE_URL"]
-        well = any(slots.is_healthy(found) for found in slots.containers("postgres"))
-        if not (untouched and ours and well and len(slots.serving()) == len(slots.SLOTS)):
+        ours = not config.services["app-1"].environment["STACK_DATABASE_URL"]
+        well = any(found.healthy for found in slots.containers(config.project, "postgres"))
+        if not (untouched and ours and well and len(slots.serving(config.project)) == len(slots.SLOTS)):
             raise
         print(f"{stop} Postgres is well, and nothing was changed: going on.", file=sys.stderr)
 
 
-def refuse_empty(config: dict[str, Any]) -> None:
+def refuse_empty(config: Config) -> None:
     """Raises Stop with 2 when this would begin with an empty database where there are backups of one."""
-    name, image = config["volumes"]["postgres-data"]["name"], config["services"]["postgres"]["image"]
+    name, volume = config.volumes["postgres-data"], config.volumes["backup"]
     if running("postgres"):
         return
-    if holds_database(name, image):
+    if holds_database(name, config.services["postgres"].image):
         if not releases.current():
             print(f"This stack goes on with the database in {name}.", file=sys.stderr)
         return
-    backups = docker("volume", "inspect", config["volumes"]["backup"]["name"], check=False).returncode == 0
-    if not backups and not config["services"]["backup"]["environment"]["BACKUP_S3_BUCKET"]:
+    backups = docker("volume", "inspect", volume, check=False).returncode == 0
+    if not backups and not config.services["backup"].environment["BACKUP_S3_BUCKET"]:
         return
     with step("Ask the backups, for there is no database"):
-        found = answer(*ONE_SHOT, "backup", "bucket")
+        found = compose_json(*ONE_SHOT, "backup", "bucket")
+    bucket = f"The bucket holds {found['backups']} backups, the newest of {found['newest']}, of"
     for identity, words, away in (
-        (
-            found["local_identity"],
-            "The volume of the backups holds",
-            f"`docker volume rm {config['volumes']['backup']['name']}`",
-        ),
-        (
-            found["identity"],
-            f"The bucket holds {found['backups']} backups, the newest of {found['newest']}, of",
-            "name another BACKUP_S3_BUCKET",
-        ),
+        (found["local_identity"], "The volume of the backups holds", f"`docker volume rm {volume}`"),
+        (found["identity"], bucket, "name another BACKUP_S3_BUCKET"),
     ):
         if identity:
             raise Stop(
@@ -118,14 +108,14 @@ def refuse_empty(config: dict[str, Any]) -> None:
             )
 
 
-def start(config: dict[str, Any], serving: bool) -> tuple[str, bool]:
+def start_stack(config: Config, serving: bool) -> tuple[str, bool]:
     """Start what isn't running; return the release and whether a migration may have run. Raises Stop."""
     with step("Build the images"):
-        release = build_all()
+        release = build_all(config.project)
     major.refuse_another(config)
     # Before the first `compose run`, which makes all of the project's volumes.
     owner.check_volume(config)
-    same = serving and slots.unchanged(release)
+    same = serving and slots.unchanged(config.project, release)
     with step("Check the settings"):
         if not same:
             check_settings()
@@ -134,17 +124,18 @@ def start(config: dict[str, Any], serving: bool) -> tuple[str, bool]:
     refuse_empty(config)
     if not serving:
         with step("Start Postgres, migrate, start the slots and Traefik"):
-            slots.start_all()
+            slots.start_all(config.project)
             for slot in slots.SLOTS:
-                rollout.wait_until_ready(slot, int(config["x-deploy"]["timeout"]), slots.container(slot), {})
+                found = slots.container(config.project, slot)
+                rollout.wait_until_ready(config.project, slot, config.deploy_timeout, found, {})
         return release, True
     # One at a time: `up` stops all that changed before it starts any.
     with step("Update Postgres, its backups and Traefik"):
         compose("up", "--detach", "--wait", "--no-deps", "postgres", "traefik")
         compose("up", "--detach", "--no-deps", "backup")
-    answer = rollout.answer(config, "the app did not answer", {})
+    answer = rollout.answered(config, "the app did not answer", {})
     migrated = False
-    if not answer.get("at_head") or any(slots.release_of(slot) != release for slot in slots.SLOTS):
+    if not answer.get("at_head") or any(slots.release_of(config.project, slot) != release for slot in slots.SLOTS):
         with step("Migrate"):
             migrated = migrate()
     if not same:

@@ -132,7 +132,10 @@ def test_five_random_seconds(backed_up: Clone) -> None:
 def test_restore_point(backed_up: Clone) -> None:
     """A deploy names the moment before its migrations, and that name leads back to it."""
     before = stored(backed_up)
-    program = "from ops.database.backup import restore_point; print(restore_point('before-release-2'))"
+    program = (
+        "from ops.config import project_name; from ops.database.backup import restore_point; "
+        "print(restore_point(project_name(), 'before-release-2'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=backed_up.folder, env=CLEAN, capture_output=True, text=True
     )

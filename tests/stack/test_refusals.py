@@ -12,6 +12,7 @@ import pytest
 
 from ops.machine import checks, install
 from ops.run import Stop
+from tests.configs import PLAIN
 from tests.conftest import NOBODY, REPO
 from tests.stack.stacks import Clone, run
 
@@ -21,6 +22,7 @@ from tests.stack.stacks import Clone, run
     [
         ("WORKERS", "many", "WORKERS=many is wrong: it must be a whole number"),
         ("DRAIN_SECONDS", "40", "STOP_GRACE_SECONDS=30 is wrong: DRAIN_SECONDS=40 needs at least 44."),
+        ("DEPLOY_TIMEOUT", "2m", "DEPLOY_TIMEOUT=2m is wrong: a whole number of seconds."),
         ("DOMAIN", "https://example.com", "DOMAIN=https://example.com is wrong: a host name"),
         ("HTTPS_PORT", "99999", "A setting is wrong: "),
         ("APP_MEMORY", "much", "A setting is wrong: "),
@@ -78,7 +80,7 @@ def test_disk_nearly_full(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too little room is said before anything is built."""
     monkeypatch.setattr(checks, "DISK_GB", 10**6)
     with pytest.raises(Stop, match=r"The disk under /.* has [\d.]+ GB left, and this needs 1000000"):
-        checks.check_machine({})
+        checks.check_machine(PLAIN)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.configs import config
 from tests.stack.stacks import CLEAN, Clone, base_images
 
 SINGLE_FILE = """
@@ -100,11 +101,12 @@ def test_choice_of_stand_ins_is_added_to_dotenv(user_env: Path, monkeypatch: pyt
     if not base_images()["PYTHON_IMAGE"].startswith("stack-offline/"):
         pytest.skip("a registry can be reached")
     from ops import dotenv
+    from ops.config import Service
     from ops.machine import images
 
     user_env.write_text("DOMAIN=localhost")
     monkeypatch.setattr(dotenv, "FILE", user_env)
-    build = {"args": {"PYTHON_IMAGE": "python:3.14-slim"}}
-    images.base_images({"services": {"migrate": {"build": build}}})
+    migrate = Service("", {}, {"PYTHON_IMAGE": "python:3.14-slim"}, 0, 0)
+    images.base_images(config(services={"migrate": migrate}))
     assert user_env.read_text().startswith("DOMAIN=localhost\n")
     assert "\nPYTHON_IMAGE=stack-offline/python:3.14\n" in user_env.read_text()

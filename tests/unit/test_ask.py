@@ -7,15 +7,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ops.config import Config
 from ops.door import ask
 from ops.run import Stop
+from tests import configs
 
 
 class OtherSlot(http.server.BaseHTTPRequestHandler):
@@ -31,7 +32,7 @@ class OtherSlot(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Config]:
     """The configuration of a stack whose front door is such a server."""
     monkeypatch.setattr(ask, "ANSWER_SECONDS", 2)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -49,13 +50,12 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OtherSlot) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever).start()
-        port = {"published": str(server.server_port)}
-        yield {"services": {"traefik": {"environment": {"DOMAIN": "localhost"}, "ports": [port, port]}}}
+        yield configs.config(ports=(80, server.server_port))
         server.shutdown()
 
 
 @pytest.mark.parametrize("delay", [0, 1])
-def test_the_wrong_slot_answers(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
+def test_the_wrong_slot_answers(config: Config, monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
     """A slow app is late, whichever slot answered last: few requests were made. A quick one has been asked enough."""
     monkeypatch.setattr(OtherSlot, "delay", delay)
     with pytest.raises(Stop) as raised:

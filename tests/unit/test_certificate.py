@@ -5,6 +5,7 @@ import pytest
 
 from ops.door import certificate
 from ops.door.certificate import Certificate, acme_errors, check_names, lasts
+from tests.configs import for_domain
 
 DAY = 86400
 
@@ -58,7 +59,7 @@ def test_remedy(monkeypatch: pytest.MonkeyPatch, problem: str, remedy: str) -> N
 
 def test_localhost_needs_none(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a domain nothing is looked up."""
-    check_names({"services": {"traefik": {"environment": {"DOMAIN": "localhost"}}}})
+    check_names(for_domain("localhost"))
     assert capsys.readouterr().err == ""
 
 
@@ -77,5 +78,5 @@ def test_name_that_leads_elsewhere(
     monkeypatch.setattr("socket.getaddrinfo", lambda *_argv, **_more: [(0, 0, 0, "", ("8.8.8.8", 80))])
     monkeypatch.setattr(certificate, "way_out", dict(zip(("192.0.2.1", "2001:db8::1"), own, strict=True)).get)
     monkeypatch.setattr(certificate, "is_here", lambda _address: here)
-    check_names({"services": {"traefik": {"environment": {"DOMAIN": "app.test"}}}})
+    check_names(for_domain("app.test"))
     assert capsys.readouterr().err.strip() == said

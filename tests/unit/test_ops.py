@@ -1,6 +1,7 @@
-"""How the operator's command is ordered: who may import whom."""
+"""How the operator's command is ordered: who may import whom, and what a name means."""
 
 import ast
+from collections import defaultdict
 from graphlib import TopologicalSorter
 
 from tests.conftest import REPO
@@ -50,3 +51,27 @@ def test_imports_run_one_way() -> None:
 def test_no_module_imports_itself_by_way_of_others() -> None:
     """There is an order in which each is read before those that need it."""
     assert len(list(TopologicalSorter(IMPORTS).static_order())) == len(FILES) > 20
+
+
+def test_one_meaning_a_name() -> None:
+    """No two modules define the same function, class or constant."""
+    defined = defaultdict(list)
+    for module, tree in FILES.items():
+        for node in tree.body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node]
+            for name in {getattr(one, "id", getattr(one, "name", None)) for one in targets} - {None}:
+                defined[name].append(module)
+    assert {name: modules for name, modules in defined.items() if len(modules) > 1} == {}
+
+
+def test_little_travels_through_the_environment() -> None:
+    """Only `override` leaves anything there for what follows: all else is an argument."""
+    written = set()
+    for module, tree in FILES.items():
+        for node in ast.walk(tree):
+            changed = [*getattr(node, "targets", [])] if isinstance(node, (ast.Assign, ast.Delete)) else []
+            places = [one.value for one in changed if isinstance(one, ast.Subscript)]
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                places += [node.func.value] if node.func.attr in ("pop", "update", "setdefault", "clear") else []
+            written |= {module for place in places if ast.unparse(place) == "os.environ"}
+    assert written == {"ops.config"}

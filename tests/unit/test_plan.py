@@ -1,23 +1,19 @@
 """`./stack plan` and what `./stack up` refuses, for machines of every size."""
 
-from typing import Any
-
 import pytest
 
+from ops.config import Config
 from ops.machine import plan
 from ops.run import Stop
+from tests import configs
+from tests.configs import service
 
-MIB = 2**20
 
-
-def config(
-    app: int = 512, postgres: int = 768, cpus: float = 0, environment: dict[str, str] | None = None
-) -> dict[str, Any]:
-    """compose.yaml as Compose prints it, as far as sizes go; memory in MiB."""
-    limits = {"app-1": app, "app-2": app, "migrate": 256, "postgres": postgres, "traefik": 256}
-    services: dict[str, dict[str, Any]] = {name: {"mem_limit": str(mib * MIB)} for name, mib in limits.items()}
-    services["app-1"] |= {"environment": environment or {}} | ({"cpus": cpus} if cpus else {})
-    return {"services": services}
+def config(app: int = 512, postgres: int = 768, cpus: float = 0, **sizes: int) -> Config:
+    """The default sizes but for these; memory in MiB."""
+    memory = {"app-1": app, "app-2": app, "migrate": 256, "postgres": postgres, "traefik": 256}
+    services = {name: service(name, mib, cpus) for name, mib in memory.items()}
+    return configs.config(services=services, **sizes)
 
 
 def test_figures_add_up() -> None:
@@ -26,7 +22,7 @@ def test_figures_add_up() -> None:
     assert (found["limits_sum"], found["left"], found["limits_percent"]) == (2304, 1596, 59)
     assert (found["slot"]["workers"], found["connections"]["app"]) == (2, 60)
     assert (found["problem"], found["change"]) == (None, {})
-    assert "2 x 150 MiB and 80 around them = 380 of 512 MiB" in plan.table(found)
+    assert "2 x 150 MiB and 80 around them = 380 of 512 MiB" in plan.plan_table(found)
 
 
 def test_more_than_the_machine_is_refused() -> None:
@@ -36,7 +32,7 @@ def test_more_than_the_machine_is_refused() -> None:
         "The memory limits don't fit into this machine: app-1 512 + app-2 512 + migrate 256 + postgres 768 + "
         "traefik 256 = 2304 MiB, and it has 1950 MiB. Set APP_MEMORY=384m and POSTGRES_MEMORY=448m."
     )
-    assert found["problem"] in plan.table(found)
+    assert found["problem"] in plan.plan_table(found)
     assert plan.compute(config(app=384, postgres=448), cpus=2, memory=1950)["problem"] is None
 
 
@@ -58,19 +54,17 @@ def test_what_it_says_to_change_uses_the_machine(memory: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("sizes", "sentence"),
     [
-        ({"STACK_WORKERS": "4"}, "Set WORKERS=2 or APP_MEMORY=680m."),
-        ({"STACK_POOL_SIZE": "50"}, "Set POOL_SIZE=20 or MAX_CONNECTIONS=220."),
+        ({"workers": 4}, "Set WORKERS=2 or APP_MEMORY=680m."),
+        ({"pool_size": 50}, "Set POOL_SIZE=20 or MAX_CONNECTIONS=220."),
     ],
 )
-def test_slot_and_pools_are_refused_too(
-    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], sentence: str
-) -> None:
+def test_slot_and_pools_are_refused_too(monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int], sentence: str) -> None:
     """Before anything is built, with the sentence that the slot itself would end with."""
     monkeypatch.setattr(plan, "figures", lambda config: plan.compute(config, 2, 4000))
     with pytest.raises(Stop, match=sentence) as stop:
-        plan.check_sizes(config(environment=settings))
+        plan.check_sizes(config(**sizes))
     assert stop.value.code == 2
     plan.check_sizes(config())
 
@@ -84,15 +78,8 @@ def test_the_machines_cpus_are_shared() -> None:
 def test_connections_that_are_assumed() -> None:
     """What is not known of the app's pool is said to be an assumption, and what to set where it doesn't fit."""
     roomy = config(app=512)
-    assert "15 a worker is SQLAlchemy's default, and an assumption" in plan.table(plan.compute(roomy, 2, 3900))
-    tight = plan.table(plan.compute(config(app=2000), cpus=16, memory=16000))
+    assert "15 a worker is SQLAlchemy's default, and an assumption" in plan.plan_table(plan.compute(roomy, 2, 3900))
+    tight = plan.plan_table(plan.compute(config(app=2000), cpus=16, memory=16000))
     assert "MAX_CONNECTIONS=260, or give the app's pool 5 and say so by POOL_SIZE" in tight
-    known = plan.compute(config(environment={"STACK_POOL_SIZE": "15"}), 2, 3900)
-    assert "assumption" not in plan.table(known)
-
-
-def test_size_that_is_no_number() -> None:
-    """It is refused with a sentence, before anything is built."""
-    with pytest.raises(Stop, match="WORKERS=many is wrong: it must be a whole number") as stop:
-        plan.compute(config(environment={"STACK_WORKERS": "many"}), 2, 3900)
-    assert stop.value.code == 2
+    known = plan.compute(config(pool_size=15), 2, 3900)
+    assert "assumption" not in plan.plan_table(known)

@@ -1,0 +1,108 @@
+"""What Compose resolved, typed, and what it takes as it comes and is wrong all the same."""
+
+import os
+import subprocess
+
+import pytest
+
+from ops import config
+from ops.config import Config
+from ops.run import Stop
+from tests.conftest import REPO
+
+
+def configured(**settings: str) -> Config:
+    """compose.yaml with these settings, as Compose reads it."""
+    argv = ["docker", "compose", "--env-file", "/dev/null", "config", "--format", "json"]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **settings}
+    done = subprocess.run(argv, cwd=REPO, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return config.parse(done.stdout)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("DOMAIN", "https://example.com"),
+        ("DOMAIN", "app.example.com, www.example.com"),
+        ("ALIASES", "both"),
+        ("ACME_EMAIL", "you"),
+        ("ACME_CA", "http://ca"),
+        ("HEADER_LIMIT", "32k"),
+        ("IN_FLIGHT_LIMIT", "0"),
+        ("CLIENT_IN_FLIGHT_LIMIT", "none"),
+        ("RATE_LIMIT", "0"),
+        ("READ_TIMEOUT", "60s"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("CERTIFICATE_HOURS", "two"),
+        ("DEPLOY_TIMEOUT", "2m"),
+        ("DEPLOY_TIMEOUT", "0"),
+        ("HTTP_PORT", "8080-8081"),
+        ("HTTPS_PORT", "8443-8444"),
+        ("EDGE_SUBNET", "10.213.80.0/99"),
+        ("EDGE_SUBNET_IPV6", "fd5b::/129"),
+        ("WORKERS", "many"),
+        ("MAX_CONNECTIONS", "1e3"),
+    ],
+)
+def test_wrong_setting(setting: str, value: str) -> None:
+    """What Compose hands over as it stands is refused before anything is touched: the setting, and what is allowed."""
+    with pytest.raises(Stop, match=rf"^{setting}.* is wrong: ") as stop:
+        configured(**{setting: value})
+    assert stop.value.code == 2
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"DOMAIN": "app.example.com,www.example.com", "ALIASES": "serve", "ACME_EMAIL": "you@example.com"},
+        {"ACME_PROFILE": "shortlived", "CERTIFICATE_HOURS": "160"},
+        {"TRUSTED_PROXIES": "192.0.2.0/24,2001:db8::/32,198.51.100.7", "RATE_LIMIT": "50", "WRITE_TIMEOUT": "0"},
+    ],
+    ids=str,
+)
+def test_right_settings(settings: dict[str, str]) -> None:
+    """The defaults, and what .env.example shows."""
+    configured(**settings)
+
+
+@pytest.mark.docker
+def test_profile_and_hours_go_together() -> None:
+    """Six-day certificates that are renewed as if they lasted for 90 would end first."""
+    with pytest.raises(Stop, match="set CERTIFICATE_HOURS=160"):
+        configured(ACME_PROFILE="shortlived")
+
+
+@pytest.mark.docker
+def test_what_the_command_reads() -> None:
+    """Each value is of its type, and what is empty is there all the same."""
+    plain = configured()
+    assert (plain.ports, plain.deploy_timeout, plain.workers, plain.address) == (
+        (80, 443),
+        120,
+        None,
+        "https://localhost",
+    )
+    assert (plain.edge, plain.ipv6) == (f"{plain.project}_edge", True)
+    assert plain.volumes["postgres-data"] == f"{plain.project}_postgres-data"
+    assert plain.services["app-1"].memory == 512 * 2**20
+    assert plain.services["backup"].environment["BACKUP_S3_BUCKET"] == ""
+    assert plain.services["app-1"].environment["STACK_DATABASE_URL"] == ""
+    assert plain.services["migrate"].environment["STACK_MIGRATE_DEADLINE"] == ""
+    assert plain.services["postgres"].arguments == {"POSTGRES_IMAGE": "postgres:18"}
+    own = configured(
+        DEPLOY_TIMEOUT="8", HTTPS_PORT="127.0.0.1:8443", DOMAIN="a.test,b.test", APP_CPUS="1.5", WORKERS="3"
+    )
+    assert (own.deploy_timeout, own.address, own.names) == (8, "https://a.test:8443", ["a.test", "b.test"])
+    assert (own.services["app-2"].cpus, own.workers) == (1.5, 3)
+
+
+def test_setting_for_compose_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is about to serve goes before .env, until it serves."""
+    monkeypatch.delenv("RELEASE", raising=False)
+    config.override("RELEASE", "next")
+    assert os.environ["RELEASE"] == "next"
+    config.override("RELEASE", None)
+    assert "RELEASE" not in os.environ

@@ -1,0 +1,51 @@
+"""The list of releases, which an older or a newer `./stack` reads and writes too."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ops import dotenv
+from ops.release import releases
+from ops.release.releases import Release
+
+# As the first version wrote it.
+WRITTEN = [
+    {"release": "one", "image": "sha256:1", "since": "2026-11-01 10:00:00+01:00", "rolled_back": False},
+    {"release": "two", "image": "sha256:2", "since": "2026-11-02 10:00:00+01:00", "rolled_back": False},
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The list, on a machine where each release has the image that it was written down with."""
+    images = {"one": "sha256:1", "two": "sha256:2", "three": "sha256:3"}
+    monkeypatch.setattr(releases, "HISTORY", tmp_path / "releases.json")
+    monkeypatch.setattr(dotenv, "FILE", tmp_path / ".env")
+    monkeypatch.setattr(releases, "image_id", lambda _project, release: images.get(release))
+    releases.HISTORY.write_text(json.dumps(WRITTEN))
+    (tmp_path / ".env").write_text("RELEASE=two\n")
+    return releases.HISTORY
+
+
+def test_reads_what_was_written_before(file: Path) -> None:
+    """The oldest first, and what may be gone back to."""
+    assert releases.history()[1] == Release("two", "sha256:2", "2026-11-02 10:00:00+01:00", False)
+    assert releases.previous("shop", "two") == "one"
+
+
+def test_others_read_what_is_written(file: Path) -> None:
+    """The same names, and what was there stays as it was."""
+    releases.record("shop", "three")
+    *before, three = json.loads(file.read_text())
+    assert before == WRITTEN
+    assert (list(three), three["release"], three["rolled_back"]) == (list(WRITTEN[0]), "three", False)
+    assert releases.current() == "three"
+
+
+def test_rolled_back(file: Path) -> None:
+    """What was rolled back is no release to go back to, and keeps its place."""
+    releases.record("shop", "one", rolled_back="two")
+    assert [(one.name, one.rolled_back) for one in releases.history()] == [("one", False), ("two", True)]
+    releases.record("shop", "three")
+    assert releases.previous("shop", "three") == "one"
