@@ -112,7 +112,9 @@ def begin_docker(
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
-        text=True,
+        # What a release prints is anybody's: never a reason to fail.
+        encoding="utf-8",
+        errors="replace",
         # A terminal's Ctrl-C is for `./stack`, which then says what happens to its commands.
         start_new_session=True,
         pass_fds=inherited,

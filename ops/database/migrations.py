@@ -37,10 +37,13 @@ def print_sql() -> None:
     try:
         with step("Build this checkout's image"):
             compose("build", "--quiet", "migrate")
-        if not revisions.known(image):
+        known = revisions.known(image)
+        if not known:
             raise Stop("The app has no Alembic configuration, so that nobody knows what its migrations would do.")
         with step("Look where the schema is"):
-            current = re.findall(r"^(\w+)(?: \(.*\))?$", compose(*alembic, "current").stdout, re.MULTILINE)
+            # An app may print at import, too.
+            words = re.findall(r"^(\S+)(?: \(.*\))?$", compose(*alembic, "current").stdout, re.MULTILINE)
+            current = [word for word in words if word in known["graph"]]
         span = f"{current[0]}:heads" if current else "heads"
         printed = compose(*alembic, "upgrade", span, "--sql").stdout
     finally:
@@ -48,11 +51,11 @@ def print_sql() -> None:
     deadline = config.services["migrate"].environment["STACK_MIGRATE_DEADLINE"] or 300
     # As runtime/migrate.py has them run.
     timeouts = f"SET lock_timeout = '1s';\nSET statement_timeout = '{deadline}s';\n\n"
-    print(
-        timeouts + printed.strip()
-        if "-- Running upgrade" in printed
-        else f"-- Nothing to do: the schema is at {current[0]}."
-    )
+    found = re.search(r"^(BEGIN;|-- Running upgrade).*", printed, re.MULTILINE | re.DOTALL)
+    if found and "-- Running upgrade" in printed:
+        print(timeouts + found.group().strip())
+    else:
+        print(f"-- Nothing to do: the schema is at {', '.join(current) or 'its base'}.")
 
 
 def write_revision(message: str) -> None:

@@ -18,6 +18,8 @@ ANSWER_SECONDS = 30
 PATIENCE = 10
 # Seconds: an app that takes longer for `/health` has more to do than it can; the database has one of them.
 SLOW = 0.9
+# The default of runtime/headers.py.
+NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 class Late(Stop):
@@ -51,16 +53,37 @@ def ask_health(config: Config, context: ssl.SSLContext) -> dict[str, Any]:
         connection.close()
 
 
+def about_pages(config: Config) -> str | None:
+    """What to say of an app whose first page is HTML that may load nothing: an API's policy, as nobody said another."""
+    try:
+        connection = ToThisMachine(config.names[0], config.ports[1], untrusting())
+        connection.request("GET", "/")
+        headers = connection.getresponse().headers
+        connection.close()
+    except (OSError, http.client.HTTPException):
+        return None
+    kind, policy = headers.get("Content-Type", ""), headers.get_all("Content-Security-Policy") or []
+    if not kind.startswith("text/html") or policy != [NOTHING]:
+        return None
+    return (
+        "The app's first page is HTML, and may load nothing: it has an API's Content-Security-Policy. "
+        "CONTENT_SECURITY_POLICY in .env, or a header of the app's own, says what it may load."
+    )
+
+
+def untrusting() -> ssl.SSLContext:
+    """Who answers is checked, by wait_for_certificates, where there is a domain to hold a certificate."""
+    return ssl._create_unverified_context()  # noqa: S323
+
+
 def wait_for(config: Config, what: str, wanted: dict[str, str]) -> dict[str, Any]:
     """Ask until an answer has what is `wanted`; return it. Raises Stop, which says that `what` did not come."""
-    # Who answers is checked, by wait_for_certificates, where there is a domain to hold a certificate.
-    untrusting = ssl._create_unverified_context()  # noqa: S323
     deadline = time.monotonic() + ANSWER_SECONDS
-    slowest = 0.0
+    slowest, context = 0.0, untrusting()
     while True:
         began = time.monotonic()
         try:
-            answer = ask_health(config, untrusting)
+            answer = ask_health(config, context)
             if wanted.items() <= answer.items():
                 return answer
             last = json.dumps(answer)

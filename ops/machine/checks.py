@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -19,14 +20,38 @@ DISK_GB = 3
 
 
 def configuration() -> Config:
-    """The configuration of this folder's stack, and what would look like a setting and isn't. Raises Stop with 2."""
+    """The configuration of this folder's stack; what is odd about its files is said. Raises Stop with 2."""
+    check_app_env()
     config = load()
-    for name in unknown_settings():
-        print(f".env sets {name}, which is no setting: .env.example lists them.", file=sys.stderr)
-    for name in handed_over():
-        print(f"app.env sets {name}, so that the app does not get the stack's own.", file=sys.stderr)
+    for sentence in oddities():
+        print(sentence, file=sys.stderr)
     check_folder(config.project)
     return config
+
+
+def oddities() -> list[str]:
+    """What in .env, app.env and this shell may not be what their user thinks."""
+    said = [f".env sets {name}, which is no setting: .env.example lists them." for name in unknown_settings()]
+    said += [f"app.env sets {name}, so that the app does not get the stack's own." for name in handed_over()]
+    for name in sorted(known_settings() & set(os.environ)):
+        in_file = dotenv.read(name)
+        if in_file and in_file != os.environ[name]:
+            said.append(f"This shell sets {name}={os.environ[name]}, which wins over {in_file} in .env.")
+    for file in (dotenv.FILE, HERE / "app.env"):
+        if file.exists() and file.stat().st_mode & 0o004:
+            said.append(f"Everybody on this machine can read {file.name}: chmod 600 {file.name}")
+    return said
+
+
+def check_app_env() -> None:
+    """Raises Stop with 2 for a line that Compose would pass over without a word: a value's second one."""
+    for number, line in enumerate(app_env(), 1):
+        if line.strip() and not line.lstrip().startswith("#") and "=" not in line:
+            raise Stop(
+                f"app.env, line {number}, has no `=`. A value is one line: give a key or a certificate as base64 in "
+                "one, `base64 --wrap=0 key.pem`.",
+                2,
+            )
 
 
 def known_settings() -> set[str]:
@@ -42,10 +67,13 @@ def unknown_settings() -> list[str]:
 
 def handed_over() -> list[str]:
     """What app.env sets of that which the stack hands over to the app: runtime/environment.py."""
-    file = HERE / "app.env"
-    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
-    names = [line.partition("=")[0].strip() for line in lines]
+    names = [line.partition("=")[0].strip() for line in app_env()]
     return [name for name in names if name in HANDED_OVER or name.startswith("STACK_")]
+
+
+def app_env() -> list[str]:
+    file = HERE / "app.env"
+    return file.read_text(errors="replace").splitlines() if file.exists() else []
 
 
 def check_machine(config: Config) -> None:

@@ -15,7 +15,7 @@ from ops.machine.install import ensure_docker
 from ops.machine.throwaway import throwaway
 from ops.release.app import choose_dockerfile
 from ops.release.releases import app_folder
-from ops.run import HERE, Stop, docker, step
+from ops.run import HERE, ONE_SHOT, Stop, docker, step
 
 # What a test may do that the app may not: write beside the code, load packages, take memory.
 OVERRIDE = """\

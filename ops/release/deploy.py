@@ -9,6 +9,7 @@ import time
 from ops.config import Config, override
 from ops.database.backup import restore_point, state_of_backups
 from ops.database.switch import settle
+from ops.door import ask
 from ops.lock import lock
 from ops.machine.checks import configuration
 from ops.machine.images import base_images
@@ -47,6 +48,8 @@ def deploy() -> None:
     mention_what_was_left()
     if migrated and way_back:
         print(f"The database as it was before the migration: ./stack rollback, then {way_back}")
+    if said := ask.about_pages(config):
+        print(said)
     print(state_of_backups(config.project))
     print(f"Release {release} serves, after {time.monotonic() - begun:.1f} s.")
 

@@ -10,6 +10,7 @@ from ops.database import major, owner
 from ops.database.backup import state_of_backups
 from ops.database.switch import settle
 from ops.database.volumes import holds_database
+from ops.door import ask
 from ops.door.certificate import check_names, check_store, wait_for_certificates
 from ops.door.front import check_networks
 from ops.lock import lock
@@ -37,7 +38,7 @@ def up() -> None:
         choose_dockerfile()
         # Whatever the umask of the clone, Traefik's own user reads its files.
         folder = HERE / "traefik/dynamic"
-        for path in [folder, *folder.iterdir()]:
+        for path in [folder, *folder.glob("*.yaml")]:
             path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
         config = settle(config)
         before = running()
@@ -61,6 +62,8 @@ def up() -> None:
     checkout = releases.of_checkout()
     if checkout and checkout != release:
         print(f"This is release {release}. The checkout is {checkout}: `./stack deploy` puts it into service.")
+    if said := ask.about_pages(config):
+        print(said)
     print(state_of_backups(config.project, first=not before))
     changed = "Nothing changed" if running() == before and not migrated else "Up"
     print(f"{changed}, in {time.monotonic() - begun:.1f} s.")
@@ -133,6 +136,8 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool]:
     with step("Update Postgres, its backups and Traefik"):
         compose("up", "--detach", "--wait", "--no-deps", "postgres", "traefik")
         compose("up", "--detach", "--no-deps", "backup")
+        # What an app that was broken into may have set for itself.
+        compose("exec", "-T", "postgres", "rights")
     answer = rollout.answered(config, "the app did not answer", {})
     migrated = False
     if not answer.get("at_head") or any(slots.release_of(config.project, slot) != release for slot in slots.SLOTS):

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from cryptography import x509
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ops.config import Config
 from ops.door import ask
 from ops.run import Stop
+from runtime import headers
 from tests import configs
 
 
@@ -23,10 +25,13 @@ class OtherSlot(http.server.BaseHTTPRequestHandler):
     """Answers `/health` as the slot that isn't wanted, `delay` seconds later."""
 
     delay = 0.0
+    headers_sent: ClassVar[dict[str, str]] = {}
 
     def do_GET(self) -> None:
         time.sleep(self.delay)
         self.send_response(200)
+        for name, value in self.headers_sent.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(b'{"slot": "other"}')
 
@@ -61,3 +66,19 @@ def test_the_wrong_slot_answers(config: Config, monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(Stop) as raised:
         ask.wait_for(config, "app-1 did not answer", {"slot": "wanted"})
     assert isinstance(raised.value, ask.Late) is bool(delay)
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "said"),
+    [
+        ("text/html; charset=utf-8", headers.STRICT, True),
+        ("text/html; charset=utf-8", "default-src 'self'", False),
+        ("application/json", headers.STRICT, False),
+    ],
+)
+def test_pages_that_may_load_nothing(
+    config: Config, monkeypatch: pytest.MonkeyPatch, kind: str, policy: str, said: bool
+) -> None:
+    """An app of HTML that has the policy of an API is told which setting is another."""
+    monkeypatch.setattr(OtherSlot, "headers_sent", {"Content-Type": kind, "Content-Security-Policy": policy})
+    assert ("CONTENT_SECURITY_POLICY in .env" in (ask.about_pages(config) or "")) == said

@@ -4,6 +4,7 @@ import pytest
 
 from ops import dotenv
 from ops.machine import checks
+from ops.run import Stop
 from tests.conftest import REPO
 
 
@@ -15,3 +16,39 @@ def test_misspelt_setting_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert checks.unknown_settings() == []
     (tmp_path / ".env").write_text("# WORKRES=3\nWORKERS=3\nDRAIN_SECOND=1\nCOMPOSE_PROJECT_NAME=x\n")
     assert checks.unknown_settings() == ["DRAIN_SECOND"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(checks, "HERE", tmp_path)
+    monkeypatch.setattr(dotenv, "FILE", tmp_path / ".env")
+    (tmp_path / ".env.example").write_text((REPO / ".env.example").read_text())
+    return tmp_path
+
+
+def test_value_of_several_lines(folder: Path) -> None:
+    """Compose would take the first line of a key and pass over the others without a word."""
+    checks.check_app_env()
+    (folder / "app.env").write_text("# A comment\n\nKEY=one line\nEMPTY=\n")
+    checks.check_app_env()
+    (folder / "app.env").write_text("KEY=-----BEGIN KEY-----\nMIIEvQ\n")
+    with pytest.raises(Stop, match=r"^app\.env, line 2, has no `=`\.") as stop:
+        checks.check_app_env()
+    assert stop.value.code == 2
+
+
+def test_oddities(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What wins without a word, and what everybody can read, is said."""
+    monkeypatch.setenv("WORKERS", "3")
+    (folder / ".env").write_text("WORKERS=2\n")
+    (folder / "app.env").write_text("PGHOST=elsewhere\n")
+    (folder / ".env").chmod(0o600)
+    (folder / "app.env").chmod(0o644)
+    assert checks.oddities() == [
+        "app.env sets PGHOST, so that the app does not get the stack's own.",
+        "This shell sets WORKERS=3, which wins over 2 in .env.",
+        "Everybody on this machine can read app.env: chmod 600 app.env",
+    ]
+    monkeypatch.setenv("WORKERS", "2")
+    (folder / "app.env").unlink()
+    assert checks.oddities() == []

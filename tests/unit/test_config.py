@@ -42,6 +42,12 @@ def configured(**settings: str) -> Config:
         ("EDGE_SUBNET", "10.213.80.0/99"),
         ("EDGE_SUBNET_IPV6", "fd5b::/129"),
         ("WORKERS", "many"),
+        ("WORKER_MEMORY", "-1"),
+        ("APP_MEMORY", "512"),
+        ("APP_CPUS", "100"),
+        ("POSTGRES_MEMORY", "1"),
+        ("STATEMENT_TIMEOUT", "2m"),
+        ("LOCK_TIMEOUT", "-1"),
         ("MAX_CONNECTIONS", "1e3"),
     ],
 )
