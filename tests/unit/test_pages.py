@@ -61,3 +61,12 @@ def test_page_opens_with_its_command(page: Path) -> None:
     assert heading.startswith("# ")
     assert not empty
     assert re.match(r"    (\./stack|docker|\.venv/bin/python) ", command), command
+
+
+def test_version_is_the_changelogs_newest() -> None:
+    """VERSION, the newest section of the changelog and pyproject.toml say the same."""
+    version = (REPO / "VERSION").read_text()
+    headings = [line for line in (REPO / "CHANGELOG.md").read_text().splitlines() if line.startswith("## ")]
+    assert headings[0] == "## Unreleased"
+    assert f"{headings[1].split()[1]}\n" == version
+    assert f'\nversion = "{version.strip()}"\n' in (REPO / "pyproject.toml").read_text()
