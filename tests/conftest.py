@@ -14,11 +14,9 @@ from xdist.remote import Producer  # type: ignore[import-untyped]  # xdist has n
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 REPO = Path(__file__).parent.parent
-# Yours: whatever app takes the sample's place, no test of the stack's looks into these.
-HOUSE = ("app/", "migrations/", "tests/app/", "Dockerfile", ".dockerignore", "requirements.", "alembic.ini")
 # Those of the apps that the stack is tried with are run as their users would.
 collect_ignore = ["apps"]
-YOURS = ("tests/app/", "tests/stack/test_yours.py")
+YOUR_TESTS = ("tests/app/", "tests/stack/test_yours.py")
 # Any unprivileged user: Postgres refuses to run as root.
 NOBODY = 65534
 
@@ -60,7 +58,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says whose the tests were: a failure among yours is your app's."""
     for whose, mine in (("Yours", True), ("The stack's", False)):
         counts = {
-            outcome: sum(f"{getattr(one, 'nodeid', '')}/".startswith(YOURS) == mine for one in reports)
+            outcome: sum(f"{getattr(one, 'nodeid', '')}/".startswith(YOUR_TESTS) == mine for one in reports)
             for outcome, reports in terminalreporter.stats.items()
             if outcome in ("passed", "failed", "error", "skipped")
         }

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HOUSE, REPO
+from ops.update.merge import YOURS
+from tests.conftest import REPO
 
 
 def tracked(*patterns: str) -> list[str]:
     """The stack's own files: an app that takes the sample's place is held to nothing here."""
     argv = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
     listed = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=True).stdout.split()
-    return [path for path in listed if not path.startswith(HOUSE) and (REPO / path).exists()]
+    return [path for path in listed if not path.startswith(YOURS) and (REPO / path).exists()]
 
 
 def clean(program: str, *argv: str) -> None:

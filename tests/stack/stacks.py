@@ -15,7 +15,8 @@ from typing import Any
 
 import httpx2
 
-from tests.conftest import HOUSE, REPO
+from ops.update.merge import YOURS
+from tests.conftest import REPO
 
 # What the tests put in the place of the app in this checkout, which may be anybody's.
 APP = "tests/apps/notes"
@@ -176,7 +177,7 @@ class Clone(Stack):
         before = os.umask(0o077)
         try:
             for path in listed:
-                if path.startswith(HOUSE):
+                if path.startswith(YOURS):
                     continue
                 for copy in (path, path.removeprefix(f"{APP}/")):
                     (folder / copy).parent.mkdir(parents=True, exist_ok=True)

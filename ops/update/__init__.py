@@ -1,0 +1,1 @@
+"""Another version of the stack: its files, and the way back."""
