@@ -69,6 +69,7 @@ def main() -> int:
         )
     chosen, found = begin()
     sizes = settings.sizes_or_exit(chosen)
+    settings.room_or_exit(chosen)
     os.environ["STACK_POOL_SIZE"] = str(sizes.pool_size)
     from . import worker
 
@@ -91,6 +92,7 @@ def check() -> int:
     """Whether the settings are right and the app can be imported with them: asked before a release serves."""
     chosen, found = begin()
     settings.sizes_or_exit(chosen)
+    settings.room_or_exit(chosen)
     find.load(found)
     print(f"The app is {found.module}.", file=sys.stderr)
     return 0

@@ -5,6 +5,7 @@ In the container each has the prefix STACK_, so that none hides a variable of th
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -191,6 +192,20 @@ def sizes_or_exit(chosen: Settings) -> limits.Sizes:
         )
     except ValueError as error:
         exit_wrong(str(error))
+
+
+def room_or_exit(chosen: Settings, folder: str = "/tmp") -> None:  # noqa: S108 - a tmpfs of the container
+    """Whether the largest upload fits where Starlette keeps it; if not, this ends the process with 2.
+
+    Half of the folder at most: two of them may come at one time, and the app may write there, too.
+    """
+    there, needed = shutil.disk_usage(folder).total, 2 * chosen.body_limit
+    if needed > there:
+        size, more = -(-needed // limits.MIB), -(-(needed - there) // limits.MIB)
+        exit_wrong(
+            f"BODY_LIMIT={chosen.body_limit} is wrong: {folder}, where uploads are kept, has {there // limits.MIB} "
+            f"MiB. Set TMP_SIZE={size}m, and APP_MEMORY {more} MiB higher, for it is memory."
+        )
 
 
 def exit_wrong(message: str) -> NoReturn:

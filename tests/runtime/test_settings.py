@@ -1,8 +1,9 @@
 import re
+import shutil
 
 import pytest
 
-from runtime.settings import Settings, Wrong, load, load_or_exit, read
+from runtime.settings import Settings, Wrong, load, load_or_exit, read, room_or_exit
 
 
 def test_defaults_are_right() -> None:
@@ -72,3 +73,17 @@ def test_database_is_the_roles() -> None:
     found = read({"STACK_DATABASE_URL": "postgres://me:x@db.example:5432/shop?sslmode=require"})
     # SQLAlchemy does not know the short form.
     assert found.url("owner") == "postgresql://me:x@db.example:5432/shop?sslmode=require"
+
+
+def test_uploads_have_room(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A body limit that /tmp can't hold twice would be 400 for a large upload, and nothing in any log."""
+    there = shutil.disk_usage("/tmp")._replace(total=64 * 2**20)  # noqa: S108
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: there)
+    room_or_exit(Settings(body_limit=32 * 2**20))
+    with pytest.raises(SystemExit) as end:
+        room_or_exit(Settings(body_limit=300_000_000))
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "BODY_LIMIT=300000000 is wrong: /tmp, where uploads are kept, has 64 MiB. "
+        "Set TMP_SIZE=573m, and APP_MEMORY 509 MiB higher, for it is memory.\n"
+    )
