@@ -12,7 +12,7 @@ FILE = HERE / ".env"
 
 
 def text() -> str:
-    return FILE.read_text() if FILE.exists() else ""
+    return FILE.read_text("utf-8", "surrogateescape") if FILE.exists() else ""
 
 
 def read(name: str) -> str | None:
@@ -41,7 +41,9 @@ def write(values: dict[str, str], reason: str) -> None:
 def replace_file(path: Path, content: str) -> None:
     """Put `content` in the place of the file, with the same owner and permissions; whole, and on the disk."""
     draft = path.with_name(f"{path.name}.new")
-    with open(draft, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+    private = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # What is no UTF-8 stays as it is, too.
+    with open(private, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

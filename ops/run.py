@@ -140,7 +140,7 @@ def compose_json(*argv: str) -> Any:
     """The JSON that a Compose command prints; what it says on standard error is passed on as it comes."""
     said: list[str] = []
     # Not a pipe: it would fill while standard error is read.
-    with tempfile.TemporaryFile("w+") as printed:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as printed:
         process = begin_docker("compose", "--progress", "quiet", *argv, stdout=printed)
         assert process.stderr
         try:

@@ -50,7 +50,7 @@ def roll_out(release: str, config: Config) -> dict[str, Any]:
 def back_to_release(release: str, touched: list[str], config: Config) -> None:
     """Bring the slots that a failed rollout touched back to `release`, the one first that it was just replacing."""
     override("RELEASE", release)
-    snapshot = json.loads(SNAPSHOT.read_text()) if SNAPSHOT.exists() else {"services": {"app-1": {"image": None}}}
+    snapshot = json.loads(SNAPSHOT.read_bytes()) if SNAPSHOT.exists() else {"services": {"app-1": {"image": None}}}
     # Settings may have changed too, so what counts is how it was started. Compose finds no change in it.
     known = snapshot["services"]["app-1"]["image"] == releases.image_name(config.project, release)
     files = ("--project-directory", str(HERE), "--file", str(SNAPSHOT)) if known else ()

@@ -158,7 +158,7 @@ def keep(project: str, release: str, rolled_back: str | None = None) -> None:
 
 def unchanged(project: str, release: str) -> bool:
     """Whether both slots serve and are just what Compose would start: nothing is to be checked or replaced then."""
-    if not SNAPSHOT.exists() or SNAPSHOT.read_text() != resolved():
+    if not SNAPSHOT.exists() or SNAPSHOT.read_text("utf-8") != resolved():
         return False
     hashes = compose("--project-directory", str(HERE), "--file", str(SNAPSHOT), "config", "--hash", ",".join(SLOTS))
     wanted, image = dict(line.split() for line in hashes.stdout.splitlines()), releases.image_id(project, release)
