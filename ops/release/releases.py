@@ -97,11 +97,11 @@ def history() -> list[Release]:
 def record(project: str, release: str, rolled_back: str | None = None) -> None:
     """Write down that `release` serves from now on, and which one it took back, if any."""
     listed = {one.name: one for one in history()}
+    before, image = listed.get(release), image_id(project, release)
     if rolled_back in listed:
         listed[rolled_back] = replace(listed[rolled_back], rolled_back=True)
     else:
         listed.pop(release, None)
-    before, image = listed.get(release), image_id(project, release)
     now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
     since = before.since if before and before.image == image and current() == release else now
     listed[release] = Release(release, image, since)

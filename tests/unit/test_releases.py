@@ -49,3 +49,13 @@ def test_rolled_back(file: Path) -> None:
     assert [(one.name, one.rolled_back) for one in releases.history()] == [("one", False), ("two", True)]
     releases.record("shop", "three")
     assert releases.previous("shop", "three") == "one"
+
+
+def test_serves_since_it_began_to(file: Path) -> None:
+    """What serves already, and is brought up once more, goes on; what comes back begins anew."""
+    releases.record("shop", "two")
+    assert releases.history()[1] == Release("two", "sha256:2", "2026-11-02 10:00:00+01:00", False)
+    releases.record("shop", "one")
+    [two, one] = releases.history()
+    assert (two.since, one.name) == ("2026-11-02 10:00:00+01:00", "one")
+    assert one.since > "2026-11-02 10:00:00+01:00"
