@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.update.merge import YOURS
+from ops.update.merge import is_yours
 from tests.conftest import REPO
 
 # What an app in this checkout has beside them is its own.
@@ -24,7 +24,7 @@ def tracked(*patterns: str) -> list[str]:
     """The stack's own files: an app that takes the sample's place is held to nothing here."""
     argv = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
     listed = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=True).stdout.split()
-    ours = [path for path in listed if path.startswith(STACK) and not path.startswith(YOURS)]
+    ours = [path for path in listed if path.startswith(STACK) and not is_yours(path)]
     return [path for path in ours if (REPO / path).exists()]
 
 

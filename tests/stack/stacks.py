@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2
 
-from ops.update.merge import YOURS
+from ops.update.merge import is_yours
 from tests.conftest import REPO
 
 # What the tests put in the place of the app in this checkout, which may be anybody's.
@@ -177,7 +177,7 @@ class Clone(Stack):
         before = os.umask(0o077)
         try:
             for path in listed:
-                if path.startswith(YOURS):
+                if is_yours(path):
                     continue
                 for copy in (path, path.removeprefix(f"{APP}/")):
                     (folder / copy).parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import pytest
 
 from ops import dotenv
 from ops.machine.images import APP_SETTINGS
-from ops.update.merge import YOURS
+from ops.update.merge import is_yours
 from tests.conftest import REPO
 from tests.stack.backups import ok
 from tests.stack.load import Load
@@ -26,7 +26,7 @@ class Yours(Clone):
             settings["APP_DIR"] = str((REPO / settings["APP_DIR"]).resolve())
         super().__init__(folder, "yours", **settings)
         for path in run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=REPO).splitlines():
-            if path.startswith(YOURS):
+            if is_yours(path):
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_bytes((REPO / path).read_bytes())
         if (REPO / "app.env").exists():
