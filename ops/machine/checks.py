@@ -15,6 +15,8 @@ from ops.run import HERE, Stop, docker, running
 
 PROJECT = "COMPOSE_PROJECT_NAME"
 HANDED_OVER = ("DATABASE_URL", "PGHOST", "PGUSER", "PGDATABASE")
+# In an address: postgresql://app:secret@db.example.com/app
+PASSWORD = re.compile(r"://[^\s:@/]*:[^\s@/]+@")
 # GB that images, build cache and a young database need.
 DISK_GB = 3
 
@@ -37,8 +39,8 @@ def oddities() -> list[str]:
         in_file = dotenv.read(name)
         if in_file and in_file != os.environ[name]:
             said.append(f"This shell sets {name}={os.environ[name]}, which wins over {in_file} in .env.")
-    for file in (dotenv.FILE, HERE / "app.env"):
-        if file.exists() and file.stat().st_mode & 0o004:
+    for file, secret in ((dotenv.FILE, PASSWORD.search(dotenv.text())), (HERE / "app.env", app_env())):
+        if secret and file.stat().st_mode & 0o004:
             said.append(f"Everybody on this machine can read {file.name}: chmod 600 {file.name}")
     return said
 

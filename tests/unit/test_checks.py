@@ -42,7 +42,7 @@ def test_oddities(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKERS", "3")
     (folder / ".env").write_text("WORKERS=2\n")
     (folder / "app.env").write_text("PGHOST=elsewhere\n")
-    (folder / ".env").chmod(0o600)
+    (folder / ".env").chmod(0o644)
     (folder / "app.env").chmod(0o644)
     assert checks.oddities() == [
         "app.env sets PGHOST, so that the app does not get the stack's own.",
@@ -50,5 +50,7 @@ def test_oddities(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "Everybody on this machine can read app.env: chmod 600 app.env",
     ]
     monkeypatch.setenv("WORKERS", "2")
-    (folder / "app.env").unlink()
-    assert checks.oddities() == []
+    (folder / "app.env").chmod(0o600)
+    (folder / "app.env").write_text("")
+    (folder / ".env").write_text("WORKERS=2\nDATABASE_URL=postgresql://app:x@db.test/app\n")
+    assert checks.oddities() == ["Everybody on this machine can read .env: chmod 600 .env"]
