@@ -16,9 +16,12 @@ def text() -> str:
 
 
 def read(name: str) -> str | None:
-    """The setting's value as it stands there, None when it isn't or is empty."""
-    found = re.findall(rf"^\s*{name}=(\S+)", text(), re.MULTILINE)
-    return found[-1] if found else None
+    """The setting's value, as Compose reads it: without quotes and comment. None when it isn't there or is empty."""
+    found = re.findall(rf"^\s*(?:export )?{name}=[ \t]*(.*)$", text(), re.MULTILINE)
+    if not found:
+        return None
+    quoted = re.match(r"""(['"])(.*?)\1""", found[-1])
+    return (quoted[2] if quoted else re.sub(r"(^|\s)#.*", "", found[-1]).strip()) or None
 
 
 def chosen(name: str) -> str | None:

@@ -22,6 +22,7 @@ OVERRIDE = """\
 services:
   migrate:
     read_only: false
+    cap_add: [CHOWN, DAC_OVERRIDE, FOWNER]
     tmpfs: !reset []
     mem_limit: !reset 0
     pids_limit: 4096
@@ -29,6 +30,12 @@ services:
 # Beside app.env, and over it: what must be another in tests.
 VARIABLES = HERE / "app.test.env"
 OWNER = "10002"
+# By the app's Python, as the stack's programs are run: the image may have no tar, and not all engines can copy to a
+# container that runs.
+UNPACK = """
+read -r line < /opt/stack/bin/run
+exec "${line#??}" -c "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall()"
+"""
 # The shell's own codes: the program can't be run, or isn't there.
 NO_PROGRAM = (126, 127)
 
@@ -57,10 +64,14 @@ def test_app(arguments: list[str]) -> None:
             own(*ONE_SHOT, "migrate")
         sleep = ("run", "--detach", "--no-deps", *variables(), "--entrypoint", "sleep", "migrate", "infinity")
         container = writable(*sleep).stdout.split()[-1]
-        folder = docker("inspect", "--format", "{{.Config.WorkingDir}}", container).stdout.strip() or "/"
-        copy(Path(scratch), container, folder)
-        inside = ("docker", "exec", "--user", OWNER, container, "/opt/stack/bin/run", "sh", "-c", command, "sh")
-        code = subprocess.run([*inside, *arguments], cwd=HERE, stdin=subprocess.DEVNULL).returncode
+        try:
+            folder = docker("inspect", "--format", "{{.Config.WorkingDir}}", container).stdout.strip() or "/"
+            copy(Path(scratch), container, folder)
+            inside = ("docker", "exec", "--user", OWNER, container, "/opt/stack/bin/run", "sh", "-c", command, "sh")
+            code = subprocess.run([*inside, *arguments], cwd=HERE, stdin=subprocess.DEVNULL).returncode
+        finally:
+            # `down` leaves what `run` started.
+            docker("rm", "--force", container, check=False)
     if code in NO_PROGRAM:
         raise Stop(
             "Your image can't run its tests: set APP_TEST to a command that can. "
@@ -84,7 +95,8 @@ def copy(scratch: Path, container: str, folder: str) -> None:
         for name in listed(app):
             tar.add(app / name, name, recursive=False)
     with archive.open("rb") as file:
-        subprocess.run(["docker", "cp", "-", f"{container}:{folder}"], stdin=file, check=True)
+        unpack = ("docker", "exec", "--interactive", "--user", "0", "--workdir", folder, container)
+        subprocess.run([*unpack, "sh", "-c", UNPACK], stdin=file, check=True)
     if folder != "/":
         docker("exec", "--user", "0", container, "chown", "-R", OWNER, folder)
 

@@ -17,6 +17,30 @@ def test_comment_in_another_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert dotenv.read("RELEASE") == "two"
 
 
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("MIGRATE=bash scripts/prestart.sh", "bash scripts/prestart.sh"),
+        ("MIGRATE='python -m shop.seed'  # once", "python -m shop.seed"),
+        ('MIGRATE="a # b"', "a # b"),
+        ("MIGRATE=one#two # three", "one#two"),
+        ("MIGRATE= spaced ", "spaced"),
+        ("export MIGRATE=none", "none"),
+        ("MIGRATE=", None),
+        ("MIGRATE= # nothing", None),
+        ("# MIGRATE=no", None),
+        ("MIGRATE=first\nMIGRATE=last", "last"),
+    ],
+)
+def test_value_is_what_compose_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, value: str | None
+) -> None:
+    """A command has spaces: its first word alone migrated nothing, and said that all was well."""
+    monkeypatch.setattr(dotenv, "FILE", tmp_path / ".env")
+    dotenv.FILE.write_text(f"OTHER=x\n{line}\nMORE=y\n")
+    assert dotenv.read("MIGRATE") == value
+
+
 @pytest.mark.docker
 def test_program_that_prints_anything() -> None:
     """What Docker passes on may be no UTF-8, as a container's log is."""
