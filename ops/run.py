@@ -121,6 +121,17 @@ def begin_docker(
     )
 
 
+def run_with(volume: str, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one program with a volume, in a container of its own."""
+    forget_opened(volume)
+    return docker("run", "--rm", "--name", f"{volume}-opened", "--network", "none", *argv, check=check)
+
+
+def forget_opened(volume: str) -> None:
+    """Remove what a command that was killed may have left: a container, made and not started, that holds the volume."""
+    docker("rm", "--force", f"{volume}-opened", check=False)
+
+
 def end(process: subprocess.Popen[str]) -> None:
     """End a docker command and its plugins, and wait until they have: they must not go on beside what comes next."""
     for number in (signal.SIGTERM, signal.SIGKILL):

@@ -15,7 +15,7 @@ from ops.machine.install import ensure_docker
 from ops.release import revisions, slots
 from ops.release.app import choose_dockerfile
 from ops.release.build import build_all
-from ops.run import ONE_SHOT, compose, compose_json, confirm, docker, running, step
+from ops.run import ONE_SHOT, compose, compose_json, confirm, run_with, running, step
 from ops.words import size
 
 
@@ -79,6 +79,6 @@ def stop_postgres() -> None:
 def give_to_postgres(volume: str) -> None:
     # Files belong to who restored them, and Postgres starts only on its own.
     rights = ("--user", "root", "--cap-drop", "ALL", "--cap-add", "CHOWN", "--cap-add", "DAC_OVERRIDE")
-    closed = ("--rm", "--network", "none", *rights, "--volume", f"{volume}:/volume", "--entrypoint", "chown")
+    closed = (*rights, "--volume", f"{volume}:/volume", "--entrypoint", "chown")
     image = compose("config", "--images", "postgres").stdout.split()[0]
-    docker("run", *closed, image, "-R", "postgres:postgres", "/volume")
+    run_with(volume, *closed, image, "-R", "postgres:postgres", "/volume")

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 
 from ops.config import Config
-from ops.run import Stop, confirm, docker
+from ops.run import Stop, confirm, docker, forget_opened, run_with
 from ops.words import since
 
 # Where the Postgres image has the volume.
@@ -44,7 +44,7 @@ def volume_table(found: dict[str, DataVolume]) -> str:
 def in_volume(volume: str, image: str, *argv: str) -> subprocess.CompletedProcess[str]:
     """Run a program of the Postgres image with the volume, which it can only read."""
     mounted = ("--volume", f"{volume}:{MOUNTED}:ro", "--entrypoint", argv[0])
-    return docker("run", "--rm", "--network", "none", *mounted, image, *argv[1:], check=False)
+    return run_with(volume, *mounted, image, *argv[1:], check=False)
 
 
 def holds_database(volume: str, image: str) -> bool:
@@ -65,6 +65,7 @@ def show_volumes(config: Config, remove: str | None, yes: bool) -> None:
             raise Stop(f"{remove} holds the database that is in use: `docker compose down --volumes` removes it.", 2)
         print(volume_table({remove: found[remove]}))
         confirm("Remove it, and all that is in it?", yes)
+        forget_opened(remove)
         docker("volume", "rm", remove)
         return
     print(volume_table(found))

@@ -158,6 +158,10 @@ class Stack:
         return {entry["ServiceAddr"].partition(":")[0] for entry in entries}
 
     def remove(self) -> None:
+        # What a command that a test killed was about to start holds a volume.
+        ours = ("--filter", f"label=com.docker.compose.project={self.project}", "--filter", "status=created")
+        for left in run("docker", "ps", "--all", "--quiet", *ours).split():
+            run("docker", "rm", "--force", left, check=False)
         self.compose("down", "--volumes", "--remove-orphans", "--rmi", "all", "--timeout", "3", check=False)
         for release in run(
             "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{self.project}-app"

@@ -123,6 +123,9 @@ def test_volumes_are_listed_and_removed(backed_up: Clone) -> None:
     done = backed_up.stack("volumes", "--remove", current)
     assert done.returncode == 2
     assert current in volumes(backed_up)
+    # As a command leaves it that is killed while it begins to look into the volume.
+    opened = ("--name", f"{current}-opened", "--volume", f"{current}:/volume")
+    run("docker", "create", *opened, f"{backed_up.project}-postgres")
     ok(backed_up.stack("volumes", "--remove", current, "--yes"))
     assert current not in volumes(backed_up)
 
