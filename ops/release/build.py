@@ -27,8 +27,12 @@ def build_release(project: str) -> str:
     override("RELEASE", releases.DRAFT)
     build("migrate")
     draft = releases.image_id(project, releases.DRAFT)
+    short = str(draft).rpartition(":")[2]
     # Without git a release is called what it is: its content.
-    release = releases.of_checkout() or "image-" + str(draft).rpartition(":")[2][:12]
+    release = releases.of_checkout() or f"image-{short[:12]}"
+    if any(one.name == release and one.image != draft for one in releases.history()):
+        # The same code on another base, or with other settings of its build: the one that served stays.
+        release += f"-base-{short[:7]}"
     docker("tag", releases.image_name(project, releases.DRAFT), releases.image_name(project, release))
     docker("image", "rm", releases.image_name(project, releases.DRAFT))
     override("RELEASE", release)

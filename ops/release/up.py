@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 
@@ -60,7 +61,7 @@ def up() -> None:
     print(f"\n{config.address}")
     print(compose("ps", "--format", "table {{.Service}}\t{{.Status}}").stdout.strip())
     checkout = releases.of_checkout()
-    if checkout and checkout != release:
+    if checkout and not re.fullmatch(rf"{re.escape(checkout)}(-base-\w+)?", release):
         print(f"This is release {release}. The checkout is {checkout}: `./stack deploy` puts it into service.")
     if said := ask.about_pages(config):
         print(said)

@@ -1,6 +1,7 @@
 """`./stack deploy` and `rollback` under load: nothing fails, whatever becomes of the new release."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.stack.load import Load
-from tests.stack.stacks import CLEAN, Repository, wait_until
+from tests.stack.stacks import CLEAN, Repository, run, wait_until
 
 # A release of the same app: only its name is another.
 OTHER = {"app__release.py": "# another release\n"}
@@ -60,6 +61,24 @@ def test_changed_setting(repository: Repository, load: Load) -> None:
     assert done.returncode == 0, done.stderr
     for slot in ("app-1", "app-2"):
         assert "STACK_LOG_LEVEL=warning" in repository.containers()[slot]["Config"]["Env"]
+
+
+def test_same_code_on_another_base(repository: Repository, load: Load) -> None:
+    """It is another release, and the one before is still there to go back to."""
+    [before] = set(repository.releases().values())
+    repository.checkout(before.partition("-base-")[0])
+    base, other = repository.settings["PYTHON_IMAGE"], f"{repository.project}-other-base"
+    run("docker", "build", "--quiet", "--tag", other, "-", input=f"FROM {base}\nLABEL other=base\n")
+    try:
+        done = repository.stack("deploy", PYTHON_IMAGE=other)
+        assert done.returncode == 0, done.stderr
+        [release] = set(repository.releases().values())
+        assert re.fullmatch(rf"{before}-base-[0-9a-f]{{7}}", release)
+        done = repository.stack("rollback")
+        assert done.returncode == 0, done.stderr
+        assert serves(repository, before)
+    finally:
+        run("docker", "image", "rm", "--force", other)
 
 
 def test_compose_up_after_a_deploy_changes_nothing(repository: Repository) -> None:
