@@ -126,7 +126,7 @@ def test_project_without_an_entrypoint(tmp_path: Path) -> None:
         ({}, "", "There is no app: {} has none of main.py, app.py, api.py, app/main.py, app/app.py, app/api.py. "
          "APP names another: APP=package.module:app."),
         ({"main.py": "app = 5"}, "", "There is no FastAPI app in {}/main.py. APP names it: APP=main:name."),
-        ({}, "shop:app", "APP=shop:app is wrong: there is no module shop in {}."),
+        ({}, "nosuch:app", "APP=nosuch:app is wrong: there is no module nosuch in {}."),
         ({"shop/__init__.py": ""}, "shop.web:app", "APP=shop.web:app is wrong: there is no module shop.web in {}."),
         ({"shop.py": ""}, "shop.web:app", "APP=shop.web:app is wrong: there is no module shop.web in {}."),
         ({"shop.py": ""}, "shop:app", "APP is wrong: the module shop has no app."),

@@ -78,7 +78,7 @@ def test_app_and_settings_that_are_right(tmp_path: Path) -> None:
     ("app", "environment", "said"),
     [
         (APP, {"STACK_WORKERS": "many"}, "WORKERS=many is wrong: it must be a whole number from 1 to 64."),
-        (APP, {"STACK_APP": "shop:app"}, "APP=shop:app is wrong: there is no module shop in "),
+        (APP, {"STACK_APP": "nosuch:app"}, "APP=nosuch:app is wrong: there is no module nosuch in "),
         (None, {}, "There is no app: "),
         (
             APP,

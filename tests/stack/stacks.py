@@ -176,14 +176,17 @@ class Stack:
 class Clone(Stack):
     """A clone as a careful administrator's umask leaves it, the tests' app in it, with the settings in its .env."""
 
+    # Whether it has the tests' app; if not, the one that is in this checkout.
+    with_app_of_tests = True
+
     def __init__(self, folder: Path, name: str = "clone", **settings: str) -> None:
         listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=REPO).splitlines()
         before = os.umask(0o077)
         try:
             for path in listed:
-                if is_yours(path):
+                if is_yours(path) and self.with_app_of_tests:
                     continue
-                for copy in (path, path.removeprefix(f"{APP}/")):
+                for copy in (path, path.removeprefix(f"{APP}/") if self.with_app_of_tests else path):
                     (folder / copy).parent.mkdir(parents=True, exist_ok=True)
                     (folder / copy).write_bytes((REPO / path).read_bytes())
         finally:

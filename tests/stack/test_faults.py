@@ -44,6 +44,11 @@ def caught(load: Load, moment: float) -> list[Sample]:
     return [one for one in load.samples if one.sent - SLACK <= moment < one.ended + SLACK]
 
 
+def others(load: Load, begun: float, ended: float) -> list[Sample]:
+    """Of those that failed the ones that a worker can't have had which stood still from the one moment to the other."""
+    return [one for one in load.failed if one.sent > ended + SLACK or one.ended < begun - SLACK]
+
+
 def go_on(load: Load, count: int = 100) -> None:
     wanted = len(load.samples) + count
     wait_until(lambda: len(load.samples) >= wanted)
@@ -99,6 +104,7 @@ def test_killed_slot(patient: Repository, load: Load) -> None:
 def test_blocked_event_loop(patient: Repository, load: Load) -> None:
     """A worker that stands still is replaced, its log says where it stood, and the others serve meanwhile."""
     before = {slot: set(patient.workers(slot)) for slot in ("app-1", "app-2")}
+    begun = time.monotonic()
     with patient.client() as client, pytest.raises(httpx2.HTTPError):
         client.get("/block", timeout=2).raise_for_status()
 
@@ -107,13 +113,15 @@ def test_blocked_event_loop(patient: Repository, load: Load) -> None:
         return any(now[slot] != before[slot] and len(now[slot]) == len(before[slot]) for slot in before)
 
     wait_until(replaced, seconds=15)
+    ended = time.monotonic()
     go_on(load)
     load.stop()
     logs = patient.compose("logs", "--no-log-prefix", "app-1", "app-2")
     assert "Timeout (0:00:04)!" in logs
     assert '/code/app/extra.py", line' in logs
-    # What was already waiting in the socket of the worker that stood still is lost with it, and nothing else.
-    assert len(load.failed) <= len(load.samples) * 0.05, load.failed
+    print(f"blocked loop: {len(load.failed)} failed")
+    # What waited for the worker that stood still is lost with it, and nothing else.
+    assert others(load, begun, ended) == []
 
 
 def test_slot_that_hangs(patient: Repository, load: Load) -> None:
@@ -137,10 +145,12 @@ def test_slot_that_hangs(patient: Repository, load: Load) -> None:
 
 
 def test_worker_out_of_memory(patient: Repository, load: Load) -> None:
-    """A worker that grows past the slot's limit is killed and replaced; nothing else notices."""
+    """A worker that grows past the slot's limit is replaced; what waited for it is lost, and nothing else."""
     before, workers = restarts(patient), set(patient.workers("app-1")) | set(patient.workers("app-2"))
+    begun = time.monotonic()
     with patient.client() as client, pytest.raises(httpx2.HTTPError):
         client.get("/hog", timeout=30).raise_for_status()
+    ended = time.monotonic()
     wait_until(lambda: set(patient.workers("app-1")) | set(patient.workers("app-2")) != workers, seconds=30)
     wait_until(patient.both_slots_answer)
     go_on(load)
@@ -149,7 +159,7 @@ def test_worker_out_of_memory(patient: Repository, load: Load) -> None:
     logs = patient.compose("logs", "--no-log-prefix", "app-1", "app-2")
     assert "s: out of memory: APP_MEMORY=384m for 2 workers. Another starts." in logs
     print(f"out of memory: {len(load.failed)} failed")
-    assert len(load.failed) <= len(load.samples) * 0.05, load.failed
+    assert others(load, begun, ended) == []
 
 
 def test_stop_while_it_starts(patient: Repository) -> None:

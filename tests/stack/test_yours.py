@@ -9,15 +9,16 @@ import pytest
 
 from ops import dotenv
 from ops.machine.images import APP_SETTINGS
-from ops.update.merge import is_yours
 from tests.conftest import REPO
 from tests.stack.backups import ok
 from tests.stack.load import Load
-from tests.stack.stacks import Clone, run, wait_until
+from tests.stack.stacks import Clone, wait_until
 
 
 class Yours(Clone):
     """A clone with the app, and with what .env says of it; app.env is the app's own."""
+
+    with_app_of_tests = False
 
     def __init__(self, folder: Path) -> None:
         said = {name: os.environ.get(name) or dotenv.read(name) for name in APP_SETTINGS}
@@ -25,10 +26,6 @@ class Yours(Clone):
         if "APP_DIR" in settings:
             settings["APP_DIR"] = str((REPO / settings["APP_DIR"]).resolve())
         super().__init__(folder, "yours", **settings)
-        for path in run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=REPO).splitlines():
-            if is_yours(path):
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / path).write_bytes((REPO / path).read_bytes())
         if (REPO / "app.env").exists():
             (folder / "app.env").write_bytes((REPO / "app.env").read_bytes())
 
