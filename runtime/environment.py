@@ -22,6 +22,8 @@ def prepare(chosen: Settings, role: str) -> None:
     if not chosen.database_url:
         for name, value in (("PGHOST", SOCKET_FOLDER), ("PGUSER", role), ("PGDATABASE", "app")):
             os.environ.setdefault(name, value)
+    # For the way to Postgres by TCP.
+    os.environ["STACK_ROLE"] = role
     if not os.access(os.environ.get("HOME", "/nowhere"), os.W_OK):
         os.environ["HOME"] = WRITABLE
     os.environ.setdefault("TMPDIR", WRITABLE)

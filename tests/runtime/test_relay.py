@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Timer
 
 import psycopg
 import pytest
@@ -12,6 +13,8 @@ from tests.conftest import Database, Server
 from tests.runtime.conftest import Demand
 
 CODE = """
+import os
+os.environ["STACK_ROLE"] = "{role}"
 from runtime import relay
 relay.SOCKET_FOLDER = "{folder}"
 sys.exit(relay.main())
@@ -27,21 +30,63 @@ def server(empty: Database) -> Server:
 
 
 @pytest.fixture
-def port(demand: Demand, server: Server) -> int:
+def role(request: pytest.FixtureRequest) -> str:
+    """Whose relay it is: the app's, unless a test says otherwise."""
+    return str(getattr(request, "param", "app"))
+
+
+@pytest.fixture
+def port(demand: Demand, server: Server, role: str) -> int:
     listener = socket.create_server(("127.0.0.1", 0))
     port: int = listener.getsockname()[1]
-    demand(listener, CODE.format(folder=server.folder))
+    demand(listener, CODE.format(folder=server.folder, role=role))
     return port
 
 
-def connect(port: int) -> psycopg.Connection:
-    return psycopg.connect(f"postgresql://app@127.0.0.1:{port}/app", autocommit=True, connect_timeout=20)
+def connect(port: int, user: str = "app", **options: str) -> psycopg.Connection:
+    url = f"postgresql://{user}@127.0.0.1:{port}/app"
+    return psycopg.connect(url, autocommit=True, connect_timeout=20, **options)
 
 
 def test_app_reaches_postgres_by_tcp(port: int) -> None:
     """As the role that it is, on Postgres's own socket."""
     with connect(port) as connection:
         assert connection.execute("SELECT current_user, inet_server_addr()").fetchone() == ("app", None)
+
+
+@pytest.mark.parametrize("role", ["app", "owner"], indirect=True)
+@pytest.mark.parametrize("user", ["app", "owner", "postgres:a-password", "nobody:x"])
+def test_user_that_the_url_names_is_the_role(port: int, role: str, user: str) -> None:
+    """An app's own variables name one user, in a slot and in the migration: both get their role, with what else was asked."""
+    for sslmode in ("disable", "prefer"):
+        with connect(port, user, sslmode=sslmode, application_name="shop", gssencmode="prefer") as connection:
+            row = connection.execute("SELECT current_user, current_setting('application_name')").fetchone()
+            assert row == (role, "shop")
+
+
+def test_database_that_is_not_named_is_the_users_namesake(port: int) -> None:
+    """As every client has it: the role's own namesake would be another one."""
+    with pytest.raises(psycopg.OperationalError, match='database "shop"'):
+        psycopg.connect(f"postgresql://shop@127.0.0.1:{port}", connect_timeout=20)
+
+
+def test_statement_is_cancelled(port: int) -> None:
+    """A request to cancel comes on a connection of its own, in the place of a startup message."""
+    with connect(port) as connection:
+        Timer(0.5, connection.cancel_safe).start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute("SELECT pg_sleep(20)")
+
+
+def test_what_is_no_startup_message_is_postgress_to_answer(port: int, server: Server) -> None:
+    """It ends the connection; the next one is well."""
+    for words in (b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\x08\0\3", b"\0\0\0\3\0\3\0\0"):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(words)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(1000):
+                pass
+    connect(port).close()
 
 
 def test_much_goes_both_ways(port: int) -> None:
