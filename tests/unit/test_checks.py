@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,12 @@ import pytest
 from ops import dotenv
 from ops.machine import checks
 from ops.run import Stop
+from runtime import environment
+from runtime.settings import Settings
 from tests.conftest import REPO
+
+# Set too where they are missing, and nobody's database: nothing is said of them.
+FOLDERS = {"HOME", "TMPDIR", "PATH", *environment.CACHES}
 
 
 def test_misspelt_setting_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +60,19 @@ def test_oddities(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "app.env").write_text("")
     (folder / ".env").write_text("WORKERS=2\nDATABASE_URL=postgresql://app:x@db.test/app\n")
     assert checks.oddities() == ["Everybody on this machine can read .env: chmod 600 .env"]
+
+
+def test_what_app_env_may_hide_is_what_the_app_is_handed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names that `./stack` warns of are those that the container sets: one more there would be hidden in silence."""
+    monkeypatch.setattr(os, "environ", {})
+    environment.prepare(Settings(), "app")
+    handed = os.environ.keys() - FOLDERS
+    assert {name for name in handed if not name.startswith("STACK_")} == set(checks.HANDED_OVER)
+
+
+def test_what_app_env_hides_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the app would get otherwise, and the stack's own names; nothing else."""
+    monkeypatch.setattr(checks, "HERE", tmp_path)
+    assert checks.handed_over() == []
+    (tmp_path / "app.env").write_text("# PGHOST=no\nPGUSER=me\nSECRET=x\nSTACK_APP=y\nDATABASE_URL_RO=z\n")
+    assert checks.handed_over() == ["PGUSER", "STACK_APP"]
