@@ -1,6 +1,7 @@
 """The app, found as `fastapi run` finds it: https://fastapi.tiangolo.com/fastapi-cli/"""
 
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Found:
 def find(app: str, entrypoint: Callable[[Path], str | None], folder: Path) -> Found:
     """Where the app is, without importing it; its folders are on the path then. Raises NotFound.
 
-    `app` is APP's value, module:attribute, or empty. `entrypoint` reads a pyproject.toml.
+    `app` is APP's value, module:attribute, or empty. `entrypoint` reads a pyproject.toml, and may raise NotFound.
     """
     add(folder)
     wanted = app or entrypoint(folder / "pyproject.toml")
@@ -77,14 +78,19 @@ def exists(module: str) -> bool:
 
 
 def entrypoint(file: Path) -> str | None:
-    """What `[tool.fastapi]` of a pyproject.toml names."""
+    """What `[tool.fastapi]` of a pyproject.toml names. Raises NotFound where this Python can't read it."""
+    if not file.exists():
+        return None
     try:
         # Python 3.11 has it.
         import tomllib
     except ImportError:
-        return None
-    if not file.exists():
-        return None
+        if not re.search(r"^\s*\[\s*tool\s*\.\s*fastapi\s*\]", file.read_text(), re.MULTILINE):
+            return None
+        raise NotFound(
+            f"Python {sys.version_info[0]}.{sys.version_info[1]} can't read [tool.fastapi] in {file}: name the app by "
+            "APP=package.module:app, or use Python 3.11 or newer."
+        ) from None
     named = tomllib.loads(file.read_text()).get("tool", {}).get("fastapi", {}).get("entrypoint")
     return str(named) if named else None
 

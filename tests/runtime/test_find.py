@@ -1,5 +1,6 @@
 """Where an app is found, in a process of its own for each: an import can't be undone."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ import sys
 sys.path[0] = sys.argv[1]
 from pathlib import Path
 from runtime import find
+# As in Python 3.10.
+if sys.argv[3:]:
+    sys.modules["tomllib"] = None
 try:
     found = find.find(sys.argv[2], find.entrypoint, Path.cwd())
     print(found.module, "imported" if {"main", "shop", "app"} & set(sys.modules) else "not imported")
@@ -27,14 +31,14 @@ def app(title: str = "mine", name: str = "app") -> str:
     return APP.format(name=name, title=title)
 
 
-def found(folder: Path, files: dict[str, str], setting: str = "") -> list[str]:
+def found(folder: Path, files: dict[str, str], setting: str = "", *older: str) -> list[str]:
     """What is printed where these files are: the module, and the app's title; or why there is none."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(REPO), setting], cwd=folder, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", PROGRAM, str(REPO), setting, *older], cwd=folder, capture_output=True, text=True, timeout=60
     )
     return (done.stdout + done.stderr.strip().rpartition("\n")[2]).splitlines()
 
@@ -113,6 +117,20 @@ def test_entrypoint_of_the_project(tmp_path: Path) -> None:
     files["main.py"] = app("of main")
     assert found(tmp_path, files) == ["shop not imported", "entry"]
     assert found(tmp_path, files, "main:app")[1] == "of main"
+
+
+def test_entrypoint_that_the_oldest_python_cannot_read(tmp_path: Path) -> None:
+    """One sentence, and not another app than the project names; APP needs no pyproject.toml, nor does one without it."""
+    files = {"pyproject.toml": '[tool.fastapi]\nentrypoint = "shop:site"\n', "shop.py": app("entry", "site")}
+    files["main.py"] = app("of main")
+    [said] = found(tmp_path, files, "", "older")
+    assert re.fullmatch(
+        rf"Python 3\.\d+ can't read \[tool\.fastapi\] in {tmp_path}/pyproject\.toml: name the app by "
+        r"APP=package\.module:app, or use Python 3\.11 or newer\.",
+        said,
+    )
+    assert found(tmp_path, files, "shop:site", "older")[1] == "entry"
+    assert found(tmp_path, {"pyproject.toml": "[project]\nname = 'x'\n"}, "", "older")[1] == "of main"
 
 
 def test_project_without_an_entrypoint(tmp_path: Path) -> None:
