@@ -39,8 +39,13 @@ def libpq_url() -> str:
 
 
 def find_libraries() -> None:
-    """Put the stack's own behind all of the app's on the path: where both have one, the app's is used."""
+    """Put the stack's own behind all of the app's on the path: where both have one, the app's is used.
+
+    Uvicorn alone, where the app's is too old, comes before it: runtime/install.py.
+    """
     sys.path.append(str(STACK / "lib"))
+    if (STACK / "first").exists():
+        sys.path.insert(1, str(STACK / "first"))
 
 
 def migrations() -> dict[str, Any]:

@@ -40,10 +40,19 @@ from stack_runtime.{module} import {function}
 sys.exit({function}())
 """
 LIBRARIES = ("lib", "db")
-OLDEST = {"Python": (3, 10), "Uvicorn": (0, 31)}
+# An older Uvicorn takes no networks as --forwarded-allow-ips; older websockets don't have what the stack's Uvicorn uses.
+OLDEST = {"Python": (3, 10), "Uvicorn": (0, 31), "websockets": (13, 0)}
+# What comes before the app's own packages on the path.
+FIRST = "first"
 # By number they are known to Postgres: postgres/Dockerfile.
 USERS = {"app": 10001, "owner": 10002}
-VERSION = "import sys; sys.path += ['{lib}']; import uvicorn; print(uvicorn.__version__)"
+# Those of the app's, where it has them.
+SERVERS = """
+import sys
+sys.path.append("{lib}")
+import uvicorn, websockets
+print(uvicorn.__version__, uvicorn.__file__, websockets.__version__, sep="\\n")
+"""
 # In a process of its own, so that a configuration that can't be read is one sentence.
 REVISIONS = """
 import json, os
@@ -100,10 +109,33 @@ def too_old(what: str, version: str) -> bool:
     return tuple(int(part) for part in version.split(".")[:2]) < OLDEST[what]
 
 
-def check(what: str, version: str) -> None:
-    if too_old(what, version):
-        oldest = ".".join(map(str, OLDEST[what]))
-        fail(f"{what} {version} of the app's image is too old for the stack: {oldest} or newer is needed.")
+def check_python(version: str) -> None:
+    if too_old("Python", version):
+        oldest = ".".join(map(str, OLDEST["Python"]))
+        fail(f"Python {version} of the app's image is too old for the stack: {oldest} or newer is needed.")
+
+
+def choose_uvicorn() -> None:
+    """Where the app's Uvicorn is too old, put the stack's own before it, with what reads HTTP and WebSockets for it.
+
+    Nothing else of the app's changes: what that Uvicorn needs besides is older than any FastAPI.
+    """
+    lib = STACK / "lib"
+    found = subprocess.run([sys.executable, "-c", SERVERS.format(lib=lib)], capture_output=True, text=True)
+    if found.returncode:
+        fail(f"Uvicorn can't be imported: {found.stderr.strip().splitlines()[-1]}")
+    version, place, websockets = found.stdout.split("\n")[:3]
+    first = []
+    if too_old("Uvicorn", version):
+        print(f"Uvicorn {version} of the app's image is too old for the stack, whose own serves the app.")
+        first = ["uvicorn", "httptools"]
+    # Of an image without Uvicorn, too.
+    if (first or lib in Path(place).parents) and too_old("websockets", websockets):
+        first.append("websockets")
+    if first:
+        (STACK / FIRST).mkdir()
+    for name in first:
+        (STACK / FIRST / name).symlink_to(f"../lib/{name}")
 
 
 def record_revisions() -> None:
@@ -147,13 +179,10 @@ def add_users(file: Path = Path("/etc/passwd")) -> None:
 
 def main() -> None:
     source = Path(sys.argv[1])
-    check("Python", sys.version.split()[0])
+    check_python(sys.version.split()[0])
     for name in LIBRARIES:
         install(source, name)
-    version = subprocess.run([sys.executable, "-c", VERSION.format(lib=STACK / "lib")], capture_output=True, text=True)
-    if version.returncode:
-        fail(f"Uvicorn can't be imported: {version.stderr.strip().splitlines()[-1]}")
-    check("Uvicorn", version.stdout.strip())
+    choose_uvicorn()
     PACKAGE.mkdir(parents=True)
     for path in source.glob("*.py"):
         (PACKAGE / path.name).write_text(path.read_text())

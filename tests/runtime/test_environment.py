@@ -64,6 +64,17 @@ def test_libraries_of_the_stacks_come_last(monkeypatch: pytest.MonkeyPatch) -> N
     assert sys.path == ["/code", "/site-packages", "/opt/stack/lib"]
 
 
+def test_uvicorn_of_the_stacks_comes_first_where_the_build_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before an older one of the app's, and behind the stack's own code."""
+    (tmp_path / "first").mkdir()
+    monkeypatch.setattr(environment, "STACK", tmp_path)
+    monkeypatch.setattr(sys, "path", ["/code", "/site-packages"])
+    environment.find_libraries()
+    assert sys.path == ["/code", f"{tmp_path}/first", "/site-packages", f"{tmp_path}/lib"]
+
+
 def test_revisions_of_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

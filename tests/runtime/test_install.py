@@ -34,6 +34,8 @@ REVISION = "revision = {0!r}\ndown_revision = {1!r}\n\ndef upgrade():\n    pass\
         ("Uvicorn", "0.30.6", True),
         ("Uvicorn", "0.31.0", False),
         ("Uvicorn", "1.0.0", False),
+        ("websockets", "10.4", True),
+        ("websockets", "13.0", False),
     ],
 )
 def test_too_old(what: str, version: str, old: bool) -> None:
@@ -43,12 +45,46 @@ def test_too_old(what: str, version: str, old: bool) -> None:
 
 def test_version_that_is_too_old_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     """It names what the app's image has, and what is needed."""
-    install.check("Python", "3.14.0")
+    install.check_python("3.14.0")
     with pytest.raises(SystemExit) as end:
-        install.check("Uvicorn", "0.20.0")
+        install.check_python("3.9.18")
     assert end.value.code == 1
-    said = "Uvicorn 0.20.0 of the app's image is too old for the stack: 0.31 or newer is needed.\n"
+    said = "Python 3.9.18 of the app's image is too old for the stack: 3.10 or newer is needed.\n"
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("apps", "first"),
+    [
+        ({"uvicorn": "0.18.2"}, {"uvicorn", "httptools"}),
+        ({"uvicorn": "0.30.6", "websockets": "10.4"}, {"uvicorn", "httptools", "websockets"}),
+        ({"websockets": "10.4"}, {"websockets"}),
+        # Whatever an app has together is its own affair.
+        ({"uvicorn": "0.31.0", "websockets": "10.4"}, set()),
+        ({"uvicorn": "0.54.0", "websockets": "16.0"}, set()),
+        ({}, set()),
+    ],
+    ids=["old", "both old", "no Uvicorn", "new", "both new", "none"],
+)
+def test_older_uvicorn_gives_way_to_the_stacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apps: dict[str, str], first: set[str]
+) -> None:
+    """The stack's serves, with what reads the wire for it; all else of the app's is used as it is."""
+    lib = {"uvicorn": "0.54.0", "websockets": "17.4", "httptools": "0.9"}
+    for folder, versions in (("stack/lib", lib), ("app", apps)):
+        for name, version in versions.items():
+            (tmp_path / folder / name).mkdir(parents=True)
+            (tmp_path / folder / name / "__init__.py").write_text(f"__version__ = {version!r}")
+    # In an environment that has neither: in this test's own both are installed.
+    bare = f"#!/bin/sh\nPYTHONPATH={tmp_path}/app exec {sys.executable} -S \"$@\"\n"
+    (tmp_path / "python").write_text(bare)
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(install, "STACK", tmp_path / "stack")
+    install.choose_uvicorn()
+    folder = tmp_path / "stack/first"
+    assert {path.name for path in folder.glob("*")} == first
+    assert all((folder / name / "__init__.py").read_text() == f"__version__ = {lib[name]!r}" for name in first)
 
 
 @pytest.mark.parametrize("name", install.PROGRAMS)
