@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 
 from ops import dotenv
 from ops.release.releases import app_folder
 from ops.run import HERE, Stop
 
 # The stack's own Dockerfiles, by the file that calls for each, in this order.
-OWN = {"uv.lock": "uv", "requirements.txt": "requirements", "pyproject.toml": "pyproject"}
+OWN = {"uv.lock": "uv", "poetry.lock": "poetry", "requirements.txt": "requirements", "pyproject.toml": "pyproject"}
 
 
 def choose_dockerfile() -> None:
@@ -22,6 +23,9 @@ def choose_dockerfile() -> None:
     if (folder / "Dockerfile").exists():
         return
     own = next((name for file, name in OWN.items() if (folder / file).exists()), None)
+    if own == "pyproject" and not re.search(r"^\[project\]", (folder / "pyproject.toml").read_text(), re.MULTILINE):
+        # Where Poetry's projects had their dependencies before the standard was there.
+        own = "poetry"
     if not own:
         raise Stop(
             f"{folder} has neither a Dockerfile nor one of {', '.join(OWN)}: nobody knows how to build the app.", 2

@@ -2,6 +2,9 @@
 ARG PYTHON_IMAGE=python:3.14-slim
 FROM ${PYTHON_IMAGE}
 WORKDIR /app
-# Without a lock nobody knows the dependencies apart from the project.
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
+RUN ["python", "-m", "pip", "install", "--no-cache-dir", "uv==0.13.9"]
+# The code too: what the project depends on may stand in any of its files.
 COPY . .
-RUN ["python", "-m", "pip", "install", "--no-cache-dir", "."]
+# pip would install the project itself, which most apps can't be: uv does so where there is a [build-system].
+RUN ["uv", "sync", "--no-dev", "--no-cache"]
