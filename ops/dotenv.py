@@ -16,12 +16,20 @@ def text() -> str:
 
 
 def read(name: str) -> str | None:
-    """The setting's value, as Compose reads it: without quotes and comment. None when it isn't there or is empty."""
-    found = re.findall(rf"^\s*(?:export )?{name}=[ \t]*(.*)$", text(), re.MULTILINE)
+    """The setting's value as Compose reads it, but for what a `$` stands for; None when it isn't there or is empty."""
+    found = re.findall(rf"^\s*(?:export\s+)?{name}\s*=[ \t]*(.*)$", text(), re.MULTILINE)
     if not found:
         return None
-    quoted = re.match(r"""(['"])(.*?)\1""", found[-1])
-    return (quoted[2] if quoted else re.sub(r"(^|\s)#.*", "", found[-1]).strip()) or None
+    value = found[-1].strip()
+    quoted = re.match(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", value)
+    if quoted:
+        return re.sub(r"\\(['\"\\])", r"\1", quoted[1] if quoted[2] is None else quoted[2]) or None
+    return re.sub(r"(^|\s+)#.*", "", value) or None
+
+
+def quoted(value: str) -> str:
+    """The value so that Compose takes it as it stands, a `$` and spaces too."""
+    return "'" + value.replace("'", "\\'") + "'"
 
 
 def chosen(name: str) -> str | None:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from ops import dotenv
 from ops.config import Config
 from ops.machine.checks import known_settings
 from ops.machine.images import build_settings
@@ -32,7 +33,7 @@ def throwaway(config: Config, purpose: str) -> Iterator[Compose]:
         key: value for key, value in os.environ.items() if key not in settings and not key.startswith("COMPOSE_")
     }
     with tempfile.NamedTemporaryFile("w", suffix=".env") as file:
-        file.write("".join(f"{key}={value}\n" for key, value in build_settings(config).items()))
+        file.write("".join(f"{key}={dotenv.quoted(value)}\n" for key, value in build_settings(config).items()))
         file.flush()
         # compose.yaml alone: what an override file names may be anybody's.
         where = ("--project-name", name, "--project-directory", str(HERE), "--file", str(HERE / "compose.yaml"))

@@ -38,7 +38,11 @@ def found(folder: Path, files: dict[str, str], setting: str = "", *older: str) -
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(REPO), setting, *older], cwd=folder, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", PROGRAM, str(REPO), setting, *older],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     return (done.stdout + done.stderr.strip().rpartition("\n")[2]).splitlines()
 

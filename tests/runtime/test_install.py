@@ -76,7 +76,7 @@ def test_older_uvicorn_gives_way_to_the_stacks(
             (tmp_path / folder / name).mkdir(parents=True)
             (tmp_path / folder / name / "__init__.py").write_text(f"__version__ = {version!r}")
     # In an environment that has neither: in this test's own both are installed.
-    bare = f"#!/bin/sh\nPYTHONPATH={tmp_path}/app exec {sys.executable} -S \"$@\"\n"
+    bare = f'#!/bin/sh\nPYTHONPATH={tmp_path}/app exec {sys.executable} -S "$@"\n'
     (tmp_path / "python").write_text(bare)
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))

@@ -53,5 +53,7 @@ def test_dockerfile_is_chosen_by_what_is_there(folder: Path, files: dict[str, st
 
 def test_nothing_to_go_by_is_a_sentence(folder: Path) -> None:
     """It names what would do."""
-    with pytest.raises(Stop, match=r"has neither a Dockerfile nor one of uv\.lock, poetry\.lock, requirements\.txt, py"):
+    with pytest.raises(
+        Stop, match=r"has neither a Dockerfile nor one of uv\.lock, poetry\.lock, requirements\.txt, py"
+    ):
         app.choose_dockerfile()
