@@ -83,15 +83,15 @@ def uninterrupted() -> Iterator[None]:
 
 
 def docker(
-    *argv: str, check: bool = True, environment: dict[str, str] | None = None
+    *argv: str, check: bool = True, environment: dict[str, str] | None = None, seconds: float | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run docker in this folder; return the finished process. A failure raises Stop with what docker said.
 
-    `environment`: instead of this process's.
+    `environment`: instead of this process's. After `seconds` it is ended, and raises subprocess.TimeoutExpired.
     """
     process = begin_docker(*argv, environment=environment)
     try:
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=seconds)
     except BaseException:
         end(process)
         raise
@@ -143,8 +143,8 @@ def end(process: subprocess.Popen[str]) -> None:
             return
 
 
-def compose(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return docker("compose", *argv, check=check)
+def compose(*argv: str, check: bool = True, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+    return docker("compose", *argv, check=check, seconds=seconds)
 
 
 def compose_json(*argv: str) -> Any:

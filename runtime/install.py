@@ -40,7 +40,7 @@ from stack_runtime.{module} import {function}
 sys.exit({function}())
 """
 LIBRARIES = ("lib", "db")
-# An older Uvicorn takes no networks as --forwarded-allow-ips; older websockets don't have what the stack's Uvicorn uses.
+# An older Uvicorn takes no networks as --forwarded-allow-ips; older websockets lack what the stack's Uvicorn uses.
 OLDEST = {"Python": (3, 10), "Uvicorn": (0, 31), "websockets": (13, 0)}
 # What comes before the app's own packages on the path.
 FIRST = "first"

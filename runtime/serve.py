@@ -65,7 +65,7 @@ def main() -> int:
     if os.getpid() != 1:
         settings.exit_wrong(
             "The image's ENTRYPOINT runs its command as a child, so that no signal reaches the app: end it with "
-            '`exec "$@"`.'
+            '`exec "$@"`, or leave it out with APP_ENTRYPOINT=skip.'
         )
     chosen, found = begin()
     sizes = settings.sizes_or_exit(chosen)
@@ -90,6 +90,8 @@ def main() -> int:
 
 def check() -> int:
     """Whether the settings are right and the app can be imported with them: asked before a release serves."""
+    # By this `./stack` sees that the image's ENTRYPOINT runs what it is given.
+    print("Looking for the app.", flush=True)
     chosen, found = begin()
     settings.sizes_or_exit(chosen)
     settings.room_or_exit(chosen)

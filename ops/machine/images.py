@@ -16,7 +16,7 @@ UNREACHABLE = (
 
 
 # What says which app it is: for a project of its own, too.
-APP_SETTINGS = ("APP_DIR", "APP_DOCKERFILE", "APP_IMAGE", "APP", "MIGRATE")
+APP_SETTINGS = ("APP_DIR", "APP_DOCKERFILE", "APP_IMAGE", "APP_ENTRYPOINT", "APP", "MIGRATE")
 
 
 def build_settings(config: Config) -> dict[str, str]:

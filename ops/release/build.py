@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 
-from ops.config import override
+from ops.config import Config, override
 from ops.release import releases
 from ops.run import Stop, compose, docker, running
+
+CHECK = ("/opt/stack/bin/check",)
+# What it says first, and last: runtime/serve.py.
+BEGUN, FOUND = "Looking for the app.", "The app is "
+NOT_RUN = (
+    'did not run the command that it was given. It must end with `exec "$@"`. To leave it out: APP_ENTRYPOINT=skip in '
+    ".env. It said:"
+)
 
 
 def build(*services: str) -> None:
@@ -49,16 +59,37 @@ def build_all(project: str) -> str:
     return release
 
 
-def check_settings(service: str = "app-1", command: tuple[str, ...] = ("/opt/stack/bin/check",)) -> None:
-    """Whether a service's program takes its settings: that of the release that RELEASE names, or the one of `service`.
+def check_settings(config: Config, release: str, service: str = "app-1", command: tuple[str, ...] = CHECK) -> None:
+    """Whether a service's program takes its settings: that of the release, or the one of `service`.
 
     Raises Stop with 2 when it doesn't.
     """
-    done = compose("run", "--rm", "--no-deps", "--quiet-pull", "-T", service, *command, check=False)
+    name, seconds, late = f"{config.project}-check", config.deploy_timeout, False
+    # One that was killed may have left it.
+    docker("rm", "--force", name, check=False)
+    run = ("run", "--rm", "--name", name, "--no-deps", "--quiet-pull", "-T", service)
+    try:
+        done = compose(*run, *command, check=False, seconds=seconds)
+    except subprocess.TimeoutExpired:
+        done, late = docker("logs", name, check=False), True
+    finally:
+        docker("rm", "--force", name, check=False)
+    said = done.stderr.strip().splitlines()[-20:]
+    was_run = command != CHECK or BEGUN in done.stdout or FOUND in done.stderr
+    if not was_run and (before := entrypoint(releases.image_name(config.project, release))):
+        raise Stop("\n".join([f"The image's ENTRYPOINT, {before}, {NOT_RUN}", *said]), 2)
+    if late:
+        raise Stop("\n".join([f"The app's import did not end within DEPLOY_TIMEOUT={seconds:g} s:", *said]))
     if done.returncode == 2:
-        raise Stop(done.stderr.strip().splitlines()[-1], 2)
+        raise Stop(said[-1], 2)
     if done.returncode:
-        raise Stop("\n".join(["The app can't be started:", *done.stderr.strip().splitlines()[-20:]]))
+        raise Stop("\n".join(["The app can't be started:", *said]))
+
+
+def entrypoint(image: str) -> str:
+    """The image's ENTRYPOINT, as words; empty without one."""
+    found = docker("image", "inspect", "--format", "{{json .Config.Entrypoint}}", image).stdout
+    return " ".join(json.loads(found) or [])
 
 
 def migrate() -> bool:

@@ -35,7 +35,7 @@ def deploy() -> None:
             with step("Build the image"):
                 release = build_release(config.project)
             with step("Check the settings"):
-                check_settings()
+                check_settings(config, release)
             way_back = name_this_moment(config.project, release)
             with step("Migrate"):
                 migrated = migrate()
@@ -82,7 +82,7 @@ def rollback(wanted: str | None) -> None:
             raise Stop(f"There is no image of a release {release}: `./stack releases` lists them.")
         override("RELEASE", release)
         with step("Check the settings"):
-            check_settings()
+            check_settings(config, release)
         answer = rollout.roll_out(release, config)
         slots.keep(project, release, rolled_back=current if release != current and not wanted else None)
     if answer.get("database") == "ok" and not answer["at_head"]:

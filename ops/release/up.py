@@ -122,8 +122,8 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool]:
     same = serving and slots.unchanged(config.project, release)
     with step("Check the settings"):
         if not same:
-            check_settings()
-            check_settings("backup", ("settings",))
+            check_settings(config, release)
+            check_settings(config, release, "backup", ("settings",))
         check_store(config)
     refuse_empty(config)
     if not serving:

@@ -124,7 +124,7 @@ def test_entrypoint_of_the_project(tmp_path: Path) -> None:
 
 
 def test_entrypoint_that_the_oldest_python_cannot_read(tmp_path: Path) -> None:
-    """One sentence, and not another app than the project names; APP needs no pyproject.toml, nor does one without it."""
+    """One sentence, and not another app than the project names; with APP, or nothing to read, all is well."""
     files = {"pyproject.toml": '[tool.fastapi]\nentrypoint = "shop:site"\n', "shop.py": app("entry", "site")}
     files["main.py"] = app("of main")
     [said] = found(tmp_path, files, "", "older")

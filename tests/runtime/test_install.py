@@ -71,10 +71,10 @@ def test_older_uvicorn_gives_way_to_the_stacks(
 ) -> None:
     """The stack's serves, with what reads the wire for it; all else of the app's is used as it is."""
     lib = {"uvicorn": "0.54.0", "websockets": "17.4", "httptools": "0.9"}
-    for folder, versions in (("stack/lib", lib), ("app", apps)):
+    for place, versions in (("stack/lib", lib), ("app", apps)):
         for name, version in versions.items():
-            (tmp_path / folder / name).mkdir(parents=True)
-            (tmp_path / folder / name / "__init__.py").write_text(f"__version__ = {version!r}")
+            (tmp_path / place / name).mkdir(parents=True)
+            (tmp_path / place / name / "__init__.py").write_text(f"__version__ = {version!r}")
     # In an environment that has neither: in this test's own both are installed.
     bare = f'#!/bin/sh\nPYTHONPATH={tmp_path}/app exec {sys.executable} -S "$@"\n'
     (tmp_path / "python").write_text(bare)

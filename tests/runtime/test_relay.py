@@ -43,9 +43,9 @@ def port(demand: Demand, server: Server, role: str) -> int:
     return port
 
 
-def connect(port: int, user: str = "app", **options: str) -> psycopg.Connection:
-    url = f"postgresql://{user}@127.0.0.1:{port}/app"
-    return psycopg.connect(url, autocommit=True, connect_timeout=20, **options)
+def connect(port: int, user: str = "app", query: str = "") -> psycopg.Connection:
+    url = f"postgresql://{user}@127.0.0.1:{port}/app?{query}"
+    return psycopg.connect(url, autocommit=True, connect_timeout=20)
 
 
 def test_app_reaches_postgres_by_tcp(port: int) -> None:
@@ -57,9 +57,9 @@ def test_app_reaches_postgres_by_tcp(port: int) -> None:
 @pytest.mark.parametrize("role", ["app", "owner"], indirect=True)
 @pytest.mark.parametrize("user", ["app", "owner", "postgres:a-password", "nobody:x"])
 def test_user_that_the_url_names_is_the_role(port: int, role: str, user: str) -> None:
-    """An app's own variables name one user, in a slot and in the migration: both get their role, with what else was asked."""
+    """An app's variables name one user, in a slot and in the migration: each gets its role, and what else it asked for."""
     for sslmode in ("disable", "prefer"):
-        with connect(port, user, sslmode=sslmode, application_name="shop", gssencmode="prefer") as connection:
+        with connect(port, user, f"sslmode={sslmode}&application_name=shop") as connection:
             row = connection.execute("SELECT current_user, current_setting('application_name')").fetchone()
             assert row == (role, "shop")
 

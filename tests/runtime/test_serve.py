@@ -72,6 +72,7 @@ def test_app_and_settings_that_are_right(tmp_path: Path) -> None:
     """The check succeeds, and says which app it is."""
     done = run("check", tmp_path)
     assert (done.returncode, done.stderr) == (0, "The app is main.\n")
+    assert done.stdout == "Looking for the app.\n"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_app_that_cannot_be_imported(tmp_path: Path) -> None:
 def test_app_has_its_environment_when_it_is_checked(tmp_path: Path) -> None:
     """One that reads DATABASE_URL at import is no exception."""
     done = run("check", tmp_path, f"{APP}import os\nprint(os.environ['DATABASE_URL'], os.environ['PGUSER'])")
-    assert done.stdout == "postgresql://app@localhost/app?host=/var/run/postgresql app\n"
+    assert done.stdout.splitlines()[1] == "postgresql://app@localhost/app?host=/var/run/postgresql app"
 
 
 def test_entrypoint_that_is_in_the_way(tmp_path: Path) -> None:
@@ -114,3 +115,4 @@ def test_entrypoint_that_is_in_the_way(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("The image's ENTRYPOINT runs its command as a child")
     assert 'exec "$@"' in done.stderr
+    assert "APP_ENTRYPOINT=skip" in done.stderr

@@ -20,13 +20,13 @@ def removed() -> Iterator[None]:
     run("docker", "image", "rm", "--force", NAME, f"{NAME}-user", check=False)
 
 
-def build(folder: Path, *lines: str) -> "subprocess.CompletedProcess[str]":
+def build(folder: Path, *lines: str, entrypoint: str = "keep") -> "subprocess.CompletedProcess[str]":
     """Build an image of these lines, and the layer on it."""
     (folder / "Dockerfile").write_text("\n".join([*lines, ""]))
     run("docker", "build", "--quiet", "--tag", f"{NAME}-user", str(folder))
     context = ("--build-context", f"user=docker-image://{NAME}-user", "--build-arg", f"PYTHON_IMAGE={PYTHON}")
-    argv = ["docker", "buildx", "build", "--progress", "plain", *context, "--tag", NAME, str(REPO / "runtime")]
-    return subprocess.run(argv, env=CLEAN, capture_output=True, text=True, timeout=300)
+    argv = ["docker", "buildx", "build", "--progress", "plain", *context, "--tag", NAME, "--target", entrypoint]
+    return subprocess.run([*argv, str(REPO / "runtime")], env=CLEAN, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,13 @@ def test_entrypoint_that_runs_a_child(tmp_path: Path) -> None:
     done = serve()
     assert done.returncode == 2
     assert 'end it with `exec "$@"`' in done.stderr
+
+
+def test_entrypoint_is_left_out(tmp_path: Path) -> None:
+    """The stack's command is the container's own then."""
+    lines = (f"FROM {PYTHON}", "WORKDIR /srv", 'ENTRYPOINT ["/bin/false"]')
+    assert build(tmp_path, *lines, entrypoint="skip").returncode == 0
+    assert serve().stderr.startswith("There is no app: /srv has none of ")
 
 
 def test_uids_names_and_a_closed_home(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_oddities(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_app_env_may_hide_is_what_the_app_is_handed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The names that `./stack` warns of are those that the container sets: one more there would be hidden in silence."""
+    """The names that `./stack` warns of are those that the container sets: else one would be hidden in silence."""
     monkeypatch.setattr(os, "environ", {})
     environment.prepare(Settings(), "app")
     handed = os.environ.keys() - FOLDERS
