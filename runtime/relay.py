@@ -1,7 +1,7 @@
 """The program that takes connections to 127.0.0.1:5432 to Postgres's socket, for apps that speak TCP alone.
 
-It runs as the app does, so that Postgres knows it by the same uid, which is one role's. The user that an app names, often
-that of another server, is replaced by that role.
+It runs as the app does, so that Postgres knows it by the same uid, which is one role's. The user that an app names is
+often that of another server: that role takes its place.
 """
 
 import asyncio

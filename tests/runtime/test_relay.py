@@ -57,7 +57,7 @@ def test_app_reaches_postgres_by_tcp(port: int) -> None:
 @pytest.mark.parametrize("role", ["app", "owner"], indirect=True)
 @pytest.mark.parametrize("user", ["app", "owner", "postgres:a-password", "nobody:x"])
 def test_user_that_the_url_names_is_the_role(port: int, role: str, user: str) -> None:
-    """An app's variables name one user, in a slot and in the migration: each gets its role, and what else it asked for."""
+    """An app's variables name one user, in a slot and in the migration: each gets its role, and what it asked for."""
     for sslmode in ("disable", "prefer"):
         with connect(port, user, f"sslmode={sslmode}&application_name=shop") as connection:
             row = connection.execute("SELECT current_user, current_setting('application_name')").fetchone()
