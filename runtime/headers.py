@@ -4,7 +4,10 @@ https://cheatsheetseries.owasp.org/cheatsheets/HTTP_Headers_Cheat_Sheet.html. Tr
 """
 
 import sys
+from collections.abc import Iterator
+from typing import Any
 
+from .find import is_fastapi
 from .health import ASGIApp, Message, Receive, Scope, Send
 
 # Right for an API: nothing may be loaded.
@@ -15,6 +18,7 @@ DOCS = (
     "worker-src blob:; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; font-src https://fonts.gstatic.com; "
     "style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com"
 )
+# Where they are unless the app says otherwise; also where one makes its own there.
 PAGES = ("/docs", "/redoc", "/docs/oauth2-redirect")
 DEFAULTS = {
     b"x-frame-options": b"DENY",
@@ -26,12 +30,24 @@ DEFAULTS = {
 POLICY = b"content-security-policy"
 
 
-class Headers:
-    """Adds what an answer lacks; `policy` is the Content-Security-Policy of all but FastAPI's own pages."""
+def documentation(app: Any, prefix: str = "") -> Iterator[str]:
+    """The paths of FastAPI's own pages in this app, and in those that are mounted in it."""
+    if not is_fastapi(app):
+        return
+    for page in (app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url):
+        if page:
+            yield prefix + page
+    for route in app.routes:
+        yield from documentation(getattr(route, "app", None), prefix + getattr(route, "path", ""))
 
-    def __init__(self, app: ASGIApp, policy: str | None) -> None:
+
+class Headers:
+    """Adds what an answer lacks; `policy` is the Content-Security-Policy of all but FastAPI's own `pages`."""
+
+    def __init__(self, app: ASGIApp, policy: str | None, pages: "set[str] | frozenset[str]" = frozenset()) -> None:
         self.app = app
         self.policy = policy
+        self.pages = {*PAGES, *pages}
         self.told = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +66,7 @@ class Headers:
         await self.app(scope, receive, adding)
 
     def default(self, path: str, own: dict[bytes, bytes]) -> str:
-        if path in PAGES:
+        if path in self.pages:
             return DOCS
         if self.policy:
             return self.policy

@@ -17,7 +17,7 @@ import uvicorn
 from . import find, invalid, settings
 from .away import Away
 from .body import BodyLimit
-from .headers import Headers
+from .headers import Headers, documentation
 from .health import ASGIApp, Health
 from .limits import MIB
 from .supervisor import STARTUP_FAILURE
@@ -99,7 +99,7 @@ def application(found: find.Found, chosen: settings.Settings) -> Callable[[], AS
         else:
             invalid.bound(app)
             around = BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit, chosen.worker_memory * MIB)
-            return Headers(Health(around), chosen.content_security_policy)
+            return Headers(Health(around), chosen.content_security_policy, set(documentation(app)))
         sys.exit(STARTUP_FAILURE)
 
     return make

@@ -4,8 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
-from runtime.headers import DEFAULTS, DOCS, POLICY, STRICT, Headers
+from runtime.headers import DEFAULTS, DOCS, POLICY, STRICT, Headers, documentation
 from runtime.health import Message
 
 
@@ -24,12 +25,12 @@ def asked(headers: Headers, path: str = "/") -> list[tuple[bytes, bytes]]:
     return found
 
 
-def answering(*own: tuple[bytes, bytes], policy: str | None = None) -> Headers:
+def answering(*own: tuple[bytes, bytes], policy: str | None = None, pages: frozenset[str] = frozenset()) -> Headers:
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": list(own)})
         await send({"type": "http.response.body", "body": b""})
 
-    return Headers(app, policy)
+    return Headers(app, policy, pages)
 
 
 def test_defaults() -> None:
@@ -50,6 +51,22 @@ def test_policy_of_a_setting() -> None:
     headers = answering(policy="default-src 'self'")
     assert dict(asked(headers))[POLICY] == b"default-src 'self'"
     assert dict(asked(headers, "/docs"))[POLICY] == DOCS.encode()
+
+
+def test_fastapis_own_pages_are_found() -> None:
+    """Wherever the app has them, or has none; those of an app that is mounted in it, too, and no other's."""
+    app, inner = FastAPI(docs_url="/api/docs", redoc_url=None), FastAPI(swagger_ui_oauth2_redirect_url=None)
+    app.mount("/v1", inner)
+    app.mount("/static", answering())
+    assert set(documentation(app)) == {"/api/docs", "/docs/oauth2-redirect", "/v1/docs", "/v1/redoc"}
+    assert set(documentation(answering())) == set()
+
+
+def test_policy_of_fastapis_own_pages() -> None:
+    """They load their scripts, the app's other answers nothing."""
+    headers = answering(pages=frozenset({"/v1/docs"}))
+    assert dict(asked(headers, "/v1/docs"))[POLICY] == DOCS.encode()
+    assert dict(asked(headers, "/v1/docs/more"))[POLICY] == STRICT.encode()
 
 
 def test_html_under_the_default_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
