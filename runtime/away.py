@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
+from . import hints
 from .health import ASGIApp, Message, Receive, Scope, Send, answer
 
 # Seconds after which a client may ask again.
@@ -94,6 +95,7 @@ class Away:
             except Exception as error:
                 if attempt.begun or not is_away(error):
                     await attempt.flush()
+                    hints.say(" ".join(str(one) for one in related(error)))
                     if not attempt.ended:
                         raise
                     # Uvicorn would close the connection, on which Traefik may have sent the next request by now.

@@ -15,7 +15,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import demand, environment, relay, settings
+from . import demand, environment, hints, relay, settings
 
 if TYPE_CHECKING:
     import psycopg
@@ -110,6 +110,7 @@ class Migration:
                 if not code:
                     break
                 if not IN_USE.search(last) or time.monotonic() > self.deadline:
+                    hints.say(last)
                     fail(f"Failed: {step or shlex.join(command)}.{self.where(connection)}", code)
                 say("A table is in use; trying again.")
                 time.sleep(PAUSE)

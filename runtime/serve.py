@@ -5,10 +5,11 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
 
-from . import environment, find, relay, schema, settings
+from . import environment, find, hints, relay, schema, settings
 from .demand import OnDemand
 from .settings import Settings
 from .supervisor import SIGNALS, Supervisor
@@ -95,6 +96,13 @@ def check() -> int:
     chosen, found = begin()
     settings.sizes_or_exit(chosen)
     settings.room_or_exit(chosen)
-    find.load(found)
+    try:
+        find.load(found)
+    except find.NotFound as wrong:
+        settings.exit_wrong(str(wrong))
+    except Exception as error:
+        traceback.print_exc()
+        hints.say(str(error))
+        return 1
     print(f"The app is {found.module}.", file=sys.stderr)
     return 0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvicorn
 
-from . import find, invalid, settings
+from . import find, hints, invalid, settings
 from .away import Away
 from .body import BodyLimit
 from .headers import Headers, documentation
@@ -94,11 +94,14 @@ def application(found: find.Found, chosen: settings.Settings) -> Callable[[], AS
             app = find.load(found)
         except find.NotFound as wrong:
             print(wrong, file=sys.stderr)
-        except Exception:
+        except Exception as error:
             traceback.print_exc()
+            hints.say(str(error))
         else:
             invalid.bound(app)
-            around = BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit, chosen.worker_memory * MIB)
+            around = BodyLimit(
+                Away(hints.Startup(app), chosen.pool_timeout), chosen.body_limit, chosen.worker_memory * MIB
+            )
             return Headers(Health(around), chosen.content_security_policy, set(documentation(app)))
         sys.exit(STARTUP_FAILURE)
 

@@ -1,0 +1,54 @@
+"""What to do about errors that an app has in this container and not elsewhere, once each, behind its own words."""
+
+import os
+import re
+import sys
+
+from .health import ASGIApp, Message, Receive, Scope, Send
+
+HINTS = {
+    r"permission denied for (?:schema|database)": (
+        "The role app may not change the schema. What makes its tables, as create_all does, belongs into the "
+        "migration: MIGRATE in .env."
+    ),
+    r"must be owner of": (
+        "The role app may not change the schema: such statements belong into the migration, MIGRATE in .env."
+    ),
+    r"Read-only file system": (
+        "The container's file system is read-only but for /tmp: a variable in app.env may lead the app there."
+    ),
+    r"Peer authentication failed": (
+        "Postgres knows this container as the role {role}: leave the user out of the URL, or connect to "
+        "127.0.0.1:5432, where any will do."
+    ),
+    r'no pg_hba\.conf entry .*database "(?!app")|database "(?!app")[^"]*" does not exist': (
+        "The one database is called app."
+    ),
+}
+told: "set[str]" = set()
+
+
+def say(words: str) -> None:
+    """Print the hints to what these words say, those that were not printed before."""
+    for pattern, hint in HINTS.items():
+        if hint not in told and re.search(pattern, words):
+            told.add(hint)
+            print(hint.format(role=os.environ.get("STACK_ROLE", "app")), file=sys.stderr, flush=True)
+
+
+class Startup:
+    """Says them to an app that ends while it starts. Its log has the traceback first."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            return await self.app(scope, receive, send)
+
+        async def hinting(message: Message) -> None:
+            await send(message)
+            if message["type"] == "lifespan.startup.failed":
+                say(message.get("message", ""))
+
+        await self.app(scope, receive, hinting)
