@@ -2,10 +2,11 @@
 ARG PYTHON_IMAGE=python:3.14-slim
 FROM ${PYTHON_IMAGE}
 WORKDIR /app
-# Dependencies before code: a change in the code installs none of them again.
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
+# A Python that the project wants and the image has not, uv brings: where every user can read it.
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_INSTALL_DIR=/opt/python
 RUN ["python", "-m", "pip", "install", "--no-cache-dir", "uv==0.13.9"]
-COPY pyproject.toml uv.lock ./
+# Dependencies before code: a change in the code installs none of them again.
+COPY pyproject.toml uv.lock .python-versio[n] ./
 RUN ["uv", "sync", "--frozen", "--no-dev", "--no-cache", "--no-install-project"]
 COPY . .
 RUN ["uv", "sync", "--frozen", "--no-dev", "--no-cache"]
