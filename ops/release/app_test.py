@@ -9,32 +9,40 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ops.machine.checks import configuration
-from ops.machine.images import base_images
-from ops.machine.install import ensure_docker
-from ops.machine.throwaway import throwaway
-from ops.release.app import choose_dockerfile
-from ops.release.releases import app_folder
-from ops.run import HERE, ONE_SHOT, Stop, docker, step
+from ops.app import choose_dockerfile
+from ops.checks import configuration
+from ops.images import base_images
+from ops.install import ensure_docker
+from ops.releases import app_folder
+from ops.run import HERE, Stop, docker, step
+from ops.throwaway import throwaway
 
-# What a test may do that the app may not: write beside the code, load packages, take memory.
+# What a test may do that the app may not: write beside the code, load packages, take memory, make databases. Root in
+# the container gives the folders away, for which it needs the capabilities; the tests themselves have none.
 OVERRIDE = """\
 services:
   migrate:
     read_only: false
-    cap_add: [CHOWN, DAC_OVERRIDE, FOWNER]
     tmpfs: !reset []
     mem_limit: !reset 0
     pids_limit: 4096
+    cap_add: [CHOWN, DAC_OVERRIDE]
+  postgres:
+    volumes: ["./pg_hba.conf:/etc/postgresql/pg_hba.conf:ro"]
 """
+ACCESS = "local all owner peer\nlocal all app peer\n"
+MAY_MAKE_DATABASES = ("psql", "-XqAt", "-c", "ALTER ROLE owner CREATEDB", "postgres")
 # Beside app.env, and over it: what must be another in tests.
 VARIABLES = HERE / "app.test.env"
 OWNER = "10002"
-# By the app's Python, as the stack's programs are run: the image may have no tar, and not all engines can copy to a
-# container that runs.
-UNPACK = """
-read -r line < /opt/stack/bin/run
-exec "${line#??}" -c "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall()"
+# Of the packages' folders the folders alone, in which files are made and replaced: a copy of each file would take long.
+GIVE = f"""
+import os, sys, sysconfig
+whole = [sys.argv[1]] if sys.argv[1] != "/" else []
+for top in [*whole, *(sysconfig.get_path(name) for name in ("purelib", "platlib", "scripts"))]:
+    for parent, folders, files in os.walk(top):
+        for name in [".", *(files if top in whole else [])]:
+            os.lchown(os.path.join(parent, name), {OWNER}, {OWNER})
 """
 # The shell's own codes: the program can't be run, or isn't there.
 NO_PROGRAM = (126, 127)
@@ -49,29 +57,31 @@ def test_app(arguments: list[str]) -> None:
     config = configuration()
     base_images(config)
     choose_dockerfile()
-    command = f'{config.app_test} "$@"'
+    command = f'{config["x-deploy"]["test"]} "$@"'
     with tempfile.TemporaryDirectory() as scratch, throwaway(config, "test") as own:
-        override = Path(scratch, "compose.yaml")
-        override.write_text(OVERRIDE)
+        override, access = Path(scratch, "compose.yaml"), Path(scratch, "pg_hba.conf")
+        access.write_text((HERE / "postgres/pg_hba.conf").read_text() + ACCESS)
+        override.write_text(OVERRIDE.replace("./pg_hba.conf", str(access)))
+        for path in (Path(scratch), access):
+            # Postgres's own user reads it.
+            path.chmod(0o755)
 
         def writable(*argv: str) -> Any:
             return own("--file", str(override), *argv)
 
         with step("Build your image, start a Postgres of its own"):
             own("build", "--quiet", "migrate", "postgres")
-            own("up", "--detach", "--wait", "postgres")
+            writable("up", "--detach", "--wait", "postgres")
+            writable("exec", "-T", "--user", "postgres", "postgres", *MAY_MAKE_DATABASES)
         with step("Migrate"):
-            own(*ONE_SHOT, "migrate")
+            own("run", "--rm", "--no-deps", "-T", "migrate")
         sleep = ("run", "--detach", "--no-deps", *variables(), "--entrypoint", "sleep", "migrate", "infinity")
         container = writable(*sleep).stdout.split()[-1]
-        try:
-            folder = docker("inspect", "--format", "{{.Config.WorkingDir}}", container).stdout.strip() or "/"
-            copy(Path(scratch), container, folder)
-            inside = ("docker", "exec", "--user", OWNER, container, "/opt/stack/bin/run", "sh", "-c", command, "sh")
-            code = subprocess.run([*inside, *arguments], cwd=HERE, stdin=subprocess.DEVNULL).returncode
-        finally:
-            # `down` leaves what `run` started.
-            docker("rm", "--force", container, check=False)
+        folder = docker("inspect", "--format", "{{.Config.WorkingDir}}", container).stdout.strip() or "/"
+        copy(Path(scratch), container, folder)
+        give(container, folder)
+        inside = ("docker", "exec", "--user", OWNER, container, "/opt/stack/bin/run", "sh", "-c", command, "sh")
+        code = subprocess.run([*inside, *arguments], cwd=HERE, stdin=subprocess.DEVNULL).returncode
     if code in NO_PROGRAM:
         raise Stop(
             "Your image can't run its tests: set APP_TEST to a command that can. "
@@ -95,10 +105,13 @@ def copy(scratch: Path, container: str, folder: str) -> None:
         for name in listed(app):
             tar.add(app / name, name, recursive=False)
     with archive.open("rb") as file:
-        unpack = ("docker", "exec", "--interactive", "--user", "0", "--workdir", folder, container)
-        subprocess.run([*unpack, "sh", "-c", UNPACK], stdin=file, check=True)
-    if folder != "/":
-        docker("exec", "--user", "0", container, "chown", "-R", OWNER, folder)
+        subprocess.run(["docker", "cp", "-", f"{container}:{folder}"], stdin=file, check=True)
+
+
+def give(container: str, folder: str) -> None:
+    """Let the tests write beside the code, and where the app's Python has its packages: they may install some."""
+    python = docker("exec", container, "head", "-n", "1", "/opt/stack/bin/run").stdout.strip().removeprefix("#!")
+    docker("exec", "--user", "0", container, python, "-c", GIVE, folder)
 
 
 def listed(folder: Path) -> list[str]:
