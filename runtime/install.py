@@ -40,18 +40,31 @@ from stack_runtime.{module} import {function}
 sys.exit({function}())
 """
 LIBRARIES = ("lib", "db")
-# An older Uvicorn takes no networks as --forwarded-allow-ips; older websockets lack what the stack's Uvicorn uses.
-OLDEST = {"Python": (3, 10), "Uvicorn": (0, 31), "websockets": (13, 0)}
+# An older Uvicorn takes no networks as --forwarded-allow-ips; of the others the stack's own needs what these have.
+OLDEST = {"Python": (3, 10), "Uvicorn": (0, 31), "websockets": (13, 0), "typing_extensions": (4, 0)}
 # What comes before the app's own packages on the path.
 FIRST = "first"
 # By number they are known to Postgres: postgres/Dockerfile.
 USERS = {"app": 10001, "owner": 10002}
-# Those of the app's, where it has them.
-SERVERS = """
+# Where Uvicorn is, and the versions, of the app's where it has them. None is imported: one of ours may need another's.
+FOUND = """
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+sys.path.append("{lib}")
+print(find_spec("uvicorn").origin)
+print(version("uvicorn"))
+for name in ("websockets", "typing_extensions"):
+    try:
+        print(name, version(name))
+    except PackageNotFoundError:
+        pass
+"""
+WORKS = """
 import sys
 sys.path.append("{lib}")
-import uvicorn, websockets
-print(uvicorn.__version__, uvicorn.__file__, websockets.__version__, sep="\\n")
+sys.path.insert(1, "{first}")
+import uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto
 """
 # In a process of its own, so that a configuration that can't be read is one sentence.
 REVISIONS = """
@@ -120,22 +133,29 @@ def choose_uvicorn() -> None:
 
     Nothing else of the app's changes: what that Uvicorn needs besides is older than any FastAPI.
     """
-    lib = STACK / "lib"
-    found = subprocess.run([sys.executable, "-c", SERVERS.format(lib=lib)], capture_output=True, text=True)
-    if found.returncode:
-        fail(f"Uvicorn can't be imported: {found.stderr.strip().splitlines()[-1]}")
-    version, place, websockets = found.stdout.split("\n")[:3]
+    lib, folder = STACK / "lib", STACK / FIRST
+    place, uvicorn, *others = ask(FOUND.format(lib=lib)).splitlines()
     first = []
-    if too_old("Uvicorn", version):
-        print(f"Uvicorn {version} of the app's image is too old for the stack, whose own serves the app.")
+    if too_old("Uvicorn", uvicorn):
+        print(f"Uvicorn {uvicorn} of the app's image is too old for the stack, whose own serves the app.")
         first = ["uvicorn", "httptools"]
     # Of an image without Uvicorn, too.
-    if (first or lib in Path(place).parents) and too_old("websockets", websockets):
-        first.append("websockets")
+    if first or lib in Path(place).parents:
+        first += [name for name, version in (line.split() for line in others) if too_old(name, version)]
     if first:
-        (STACK / FIRST).mkdir()
+        folder.mkdir()
     for name in first:
-        (STACK / FIRST / name).symlink_to(f"../lib/{name}")
+        file = name if (lib / name).exists() else f"{name}.py"
+        (folder / file).symlink_to(f"../lib/{file}")
+    ask(WORKS.format(lib=lib, first=folder))
+
+
+def ask(program: str) -> str:
+    """What a program of this Python's prints, with the app's packages; of one that fails, a sentence ends the build."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if done.returncode:
+        fail(f"Uvicorn can't be imported: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout
 
 
 def record_revisions() -> None:

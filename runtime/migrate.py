@@ -218,7 +218,8 @@ def main() -> int:
     if command == ["none"]:
         say("There is no migration: MIGRATE names a command.")
         return 0
-    sys.path.append(str(environment.STACK / "db"))
+    # Before the app's packages, of which this process needs none, and some are too old for psycopg.
+    sys.path.insert(1, str(environment.STACK / "db"))
     open_relay(chosen)
     Migration(chosen, known).run(command)
     return 0

@@ -65,7 +65,8 @@ class Asker:
 
 
 def main() -> int:
-    sys.path.append(str(STACK / "db"))
+    # Before the app's packages, of which this process needs none, and some are too old for psycopg.
+    sys.path.insert(1, str(STACK / "db"))
     listener = socket.socket(fileno=LISTENER)
     asker = Asker(libpq_url())
     selector = selectors.DefaultSelector()

@@ -53,38 +53,74 @@ def test_version_that_is_too_old_is_one_sentence(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == said
 
 
+LIB = {"uvicorn": "0.54.0", "websockets": "17.4", "httptools": "0.9", "typing_extensions": "4.16.0"}
+USED = "uvicorn.protocols.{0}.auto"
+
+
 @pytest.mark.parametrize(
     ("apps", "first"),
     [
         ({"uvicorn": "0.18.2"}, {"uvicorn", "httptools"}),
         ({"uvicorn": "0.30.6", "websockets": "10.4"}, {"uvicorn", "httptools", "websockets"}),
+        ({"uvicorn": "0.18.2", "typing_extensions": "3.7.4.3"}, {"uvicorn", "httptools", "typing_extensions"}),
         ({"websockets": "10.4"}, {"websockets"}),
+        ({"typing_extensions": "3.10"}, {"typing_extensions"}),
         # Whatever an app has together is its own affair.
-        ({"uvicorn": "0.31.0", "websockets": "10.4"}, set()),
+        ({"uvicorn": "0.31.0", "websockets": "10.4", "typing_extensions": "3.10"}, set()),
         ({"uvicorn": "0.54.0", "websockets": "16.0"}, set()),
         ({}, set()),
     ],
-    ids=["old", "both old", "no Uvicorn", "new", "both new", "none"],
+    ids=["old", "with websockets", "with typing", "no Uvicorn", "typing alone", "new", "both new", "none"],
 )
 def test_older_uvicorn_gives_way_to_the_stacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apps: dict[str, str], first: set[str]
 ) -> None:
     """The stack's serves, with what reads the wire for it; all else of the app's is used as it is."""
-    lib = {"uvicorn": "0.54.0", "websockets": "17.4", "httptools": "0.9"}
-    for place, versions in (("stack/lib", lib), ("app", apps)):
+    for place, versions in (("stack/lib", LIB), ("app", apps)):
         for name, version in versions.items():
-            (tmp_path / place / name).mkdir(parents=True)
-            (tmp_path / place / name / "__init__.py").write_text(f"__version__ = {version!r}")
-    # In an environment that has neither: in this test's own both are installed.
-    bare = f'#!/bin/sh\nPYTHONPATH={tmp_path}/app exec {sys.executable} -S "$@"\n'
-    (tmp_path / "python").write_text(bare)
+            write_package(tmp_path / place, name, version)
+    # In an environment that has none of them: this test's own has.
+    (tmp_path / "python").write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}/app exec {sys.executable} -S "$@"\n')
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setattr(install, "STACK", tmp_path / "stack")
     install.choose_uvicorn()
-    folder = tmp_path / "stack/first"
-    assert {path.name for path in folder.glob("*")} == first
-    assert all((folder / name / "__init__.py").read_text() == f"__version__ = {lib[name]!r}" for name in first)
+    found = {path.stem: path.resolve() for path in (tmp_path / "stack/first").glob("*")}
+    assert found.keys() == first
+    assert all(path.is_relative_to(tmp_path / "stack/lib") for path in found.values())
+
+
+def write_package(folder: Path, name: str, version: str) -> None:
+    """One that is a file or a folder, as the real one is, with what tells its version."""
+    metadata = folder / f"{name}-{version}.dist-info/METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    if name == "typing_extensions":
+        (folder / f"{name}.py").touch()
+        return
+    for module in (name, *(USED.format(part).removesuffix(".auto") for part in ("http", "websockets"))):
+        if module.startswith(name):
+            (folder / module.replace(".", "/")).mkdir(parents=True, exist_ok=True)
+            (folder / module.replace(".", "/") / "__init__.py").touch()
+    if name == "uvicorn":
+        for part in ("http", "websockets"):
+            (folder / f"uvicorn/protocols/{part}/auto.py").touch()
+
+
+def test_uvicorn_that_does_not_work_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the build, and not when a release is to serve."""
+    write_package(tmp_path / "lib", "uvicorn", "0.54.0")
+    (tmp_path / "lib/uvicorn/protocols/http/auto.py").write_text("import no_such_module")
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(install, "STACK", tmp_path)
+    with pytest.raises(SystemExit):
+        install.choose_uvicorn()
+    said = capsys.readouterr().err
+    assert said == "Uvicorn can't be imported: ModuleNotFoundError: No module named 'no_such_module'\n"
 
 
 @pytest.mark.parametrize("name", install.PROGRAMS)
