@@ -35,6 +35,7 @@ def oddities() -> list[str]:
     """What in .env, app.env and this shell may not be what their user thinks."""
     said = [f".env sets {name}, which is no setting: .env.example lists them." for name in unknown_settings()]
     said += [f"app.env sets {name}, so that the app does not get the stack's own." for name in handed_over()]
+    said += [f"app.env has quotes around {name}: they are part of the value, leave them out." for name in in_quotes()]
     for name in sorted(known_settings() & set(os.environ)):
         in_file = dotenv.read(name)
         if in_file and in_file != os.environ[name]:
@@ -65,6 +66,11 @@ def unknown_settings() -> list[str]:
     known = known_settings()
     found = re.findall(r"^\s*(?:export )?(\w+)=", dotenv.text(), re.MULTILINE)
     return [name for name in found if name not in known and not name.startswith(("COMPOSE_", "DOCKER_"))]
+
+
+def in_quotes() -> list[str]:
+    """What app.env sets as a shell's file would: Compose hands over the quotes too."""
+    return [name for name, _ in re.findall(r"^\s*(\w+)=(['\"]).*\2\s*$", "\n".join(app_env()), re.MULTILINE)]
 
 
 def handed_over() -> list[str]:

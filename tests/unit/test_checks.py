@@ -76,3 +76,12 @@ def test_what_app_env_hides_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert checks.handed_over() == []
     (tmp_path / "app.env").write_text("# PGHOST=no\nPGUSER=me\nSECRET=x\nSTACK_APP=y\nDATABASE_URL_RO=z\n")
     assert checks.handed_over() == ["PGUSER", "STACK_APP"]
+
+
+def test_quotes_that_are_part_of_a_value_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an app's own .env.example has them; not those inside of a value."""
+    monkeypatch.setattr(checks, "HERE", tmp_path)
+    assert checks.in_quotes() == []
+    lines = ["DATA='./data'", 'KEY="a b"', 'ORIGINS=["x", "y"]', "NAME=O'Hara's", "# OLD='x'", 'EMPTY=""', "PLAIN=x"]
+    (tmp_path / "app.env").write_text("\n".join(lines))
+    assert checks.in_quotes() == ["DATA", "KEY", "EMPTY"]
