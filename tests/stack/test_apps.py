@@ -157,10 +157,13 @@ def test_its_own_tests(beside: Beside) -> None:
     done = beside.stack("test", "--app")
     assert done.returncode == 1
     assert "Your image can't run its tests: set APP_TEST to a command that can." in done.stderr
-    for chosen, code, said in (((), 0, "Ran 2 tests"), (("-k", "nosuch"), 1, "Ran 0 tests")):
+    for chosen, code, said in (((), 0, "Ran 4 tests"), (("-k", "nosuch"), 1, "Ran 0 tests")):
         done = beside.stack("test", "--app", *chosen, APP_TEST=TESTS)
         assert done.returncode == code, done.stderr
         assert said in done.stderr
+    done = beside.stack("test", "--app", APP_TEST="pip install --quiet pytest && python -m pytest")
+    assert done.returncode == 0, done.stderr
+    assert "4 passed" in done.stdout
     assert beside.psql("SELECT count(*) FROM things") == before
     assert run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={beside.project}-test") == ""
 
