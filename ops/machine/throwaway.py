@@ -47,7 +47,7 @@ def throwaway(config: Config, purpose: str) -> Iterator[Compose]:
         images = [one["image"] for one in own["services"].values() if one["image"].startswith(f"{name}-")]
 
         def remove() -> None:
-            compose("down", "--volumes", "--timeout", "1", check=False)
+            compose("down", "--volumes", "--remove-orphans", "--timeout", "1", check=False)
             docker("image", "rm", *sorted(set(images)), check=False)
 
         # What an earlier one that was killed left behind.

@@ -44,6 +44,12 @@ for top in [*whole, *(sysconfig.get_path(name) for name in ("purelib", "platlib"
         for name in [".", *(files if top in whole else [])]:
             os.lchown(os.path.join(parent, name), {OWNER}, {OWNER})
 """
+# By the app's Python, which is there. No filter, which newer ones have: links may lead anywhere.
+UNPACK = """
+import sys, tarfile
+tarfile.TarFile.extraction_filter = staticmethod(lambda member, path: member)
+tarfile.open(fileobj=sys.stdin.buffer, mode="r|").extractall(sys.argv[1])
+"""
 # The shell's own codes: the program can't be run, or isn't there.
 NO_PROGRAM = (126, 127)
 
@@ -78,8 +84,9 @@ def test_app(arguments: list[str]) -> None:
         sleep = ("run", "--detach", "--no-deps", *variables(), "--entrypoint", "sleep", "migrate", "infinity")
         container = writable(*sleep).stdout.split()[-1]
         folder = docker("inspect", "--format", "{{.Config.WorkingDir}}", container).stdout.strip() or "/"
-        copy(Path(scratch), container, folder)
-        give(container, folder)
+        python = docker("exec", container, "head", "-n", "1", "/opt/stack/bin/run").stdout.strip()[2:]
+        docker("exec", "--user", "0", container, python, "-c", GIVE, folder)
+        copy(Path(scratch, "app.tar"), container, python, folder)
         inside = ("docker", "exec", "--user", OWNER, container, "/opt/stack/bin/run", "sh", "-c", command, "sh")
         code = subprocess.run([*inside, *arguments], cwd=HERE, stdin=subprocess.DEVNULL).returncode
     if code in NO_PROGRAM:
@@ -98,20 +105,17 @@ def variables() -> list[str]:
     return [word for line in lines if line.strip() and not line.startswith("#") for word in ("--env", line)]
 
 
-def copy(scratch: Path, container: str, folder: str) -> None:
+def copy(archive: Path, container: str, python: str, folder: str) -> None:
     """Put the app's files over those in the image: it may lack the tests. What git ignores stays away."""
-    app, archive = app_folder(), scratch / "app.tar"
+    app = app_folder()
     with tarfile.open(archive, "w") as tar:
         for name in listed(app):
             tar.add(app / name, name, recursive=False)
+    unpack = ("docker", "exec", "--interactive", "--user", OWNER, container, python, "-c", UNPACK, folder)
     with archive.open("rb") as file:
-        subprocess.run(["docker", "cp", "-", f"{container}:{folder}"], stdin=file, check=True)
-
-
-def give(container: str, folder: str) -> None:
-    """Let the tests write beside the code, and where the app's Python has its packages: they may install some."""
-    python = docker("exec", container, "head", "-n", "1", "/opt/stack/bin/run").stdout.strip().removeprefix("#!")
-    docker("exec", "--user", "0", container, python, "-c", GIVE, folder)
+        done = subprocess.run(unpack, stdin=file, capture_output=True, text=True)
+    if done.returncode:
+        raise Stop(f"Your files can't be put into {folder} of the image: {done.stderr.strip().splitlines()[-1]}")
 
 
 def listed(folder: Path) -> list[str]:
