@@ -39,6 +39,17 @@ def deploy(repository: Repository, release: str) -> None:
     print(done.stderr, file=sys.stderr)
 
 
+def under(load: Load, replace: Callable[[], None], quiet: float = QUIET_SECONDS) -> tuple[float, float]:
+    """Run `replace` under the load, after `quiet` seconds of it; return when it began and ended (time.monotonic())."""
+    with load:
+        wait_until(lambda: bool(load.samples) and load.samples[-1].sent - load.samples[0].sent > quiet, 60)
+        begun = time.monotonic()
+        replace()
+        ended = time.monotonic()
+        wait_until(lambda: load.samples[-1].sent > ended + 5)
+    return begun, ended
+
+
 def measure(
     repository: Repository, way: Callable[[Repository, str], None], release: str
 ) -> tuple[int, float, float, float]:
@@ -58,12 +69,8 @@ def measure(
         dotenv = repository.folder / ".env"
         lines = [line for line in dotenv.read_text().splitlines() if not line.startswith("RELEASE=")]
         dotenv.write_text("\n".join([*lines, f"RELEASE={release}", ""]))
-    with Load(repository.address) as load:
-        wait_until(lambda: bool(load.samples) and load.samples[-1].sent - load.samples[0].sent > QUIET_SECONDS, 60)
-        begun = time.monotonic()
-        way(repository, release)
-        ended = time.monotonic()
-        wait_until(lambda: load.samples[-1].sent > ended + 5)
+    load = Load(repository.address)
+    begun, ended = under(load, lambda: way(repository, release))
     print(f"{way.__doc__} {load.report()}", *load.failed[:3], sep="\n    ", file=sys.stderr)
     before, during = load.quantile(99, until=begun), load.quantile(99, begun, ended)
     return len(load.failed), load.longest_gap(begun), during / before, ended - begun

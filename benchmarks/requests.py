@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -44,6 +45,41 @@ class Row:
     pss: float
 
 
+def processes(containers: Iterable[str]) -> list[int]:
+    """The ids on this machine of all that runs in the containers."""
+    parents = [inspect(one)["State"]["Pid"] for one in containers]
+    return [one for parent in parents for one in (parent, *descendants(parent))]
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(one[11]) + int(one[12]) for one in fields) / HERTZ
+
+
+def pss(pid: int) -> float:
+    """MiB of the process, by its share of what several use."""
+    return int(Path(f"/proc/{pid}/smaps_rollup").read_text().partition("\nPss:")[2].split()[0]) / 1024
+
+
+def load(out: Path, url: str, *more: str) -> list[int]:
+    """Microseconds of each request that h2load sent in SECONDS, after WARM_UP. Every answer must be a 2xx.
+
+    `out` is a folder for its log, /out for h2load; `more` are further options of it.
+    """
+    log = out / "log"
+    log.unlink(missing_ok=True)
+    flags = ["-c", str(CLIENTS), "-D", str(SECONDS), f"--warm-up-time={WARM_UP}", "--log-file=/out/log", *more]
+    done = tool("h2load", *flags, url, options=("--cpuset-cpus", "1", "-v", f"{out}:/out"))
+    assert not done.returncode, done.stderr
+    lines = [line.split() for line in log.read_text().splitlines()]
+    right = [line for line in lines if line[1].startswith("2")]
+    # Those under way at the end have another status.
+    others = [line for line in lines if not line[1].startswith("2")]
+    assert len(others) <= CLIENTS < len(right), (done.stdout, others[:5])
+    assert not others or {line[1] for line in others} <= {"0", "-1"}, others[:5]
+    return [int(line[2]) for line in right]
+
+
 class Benchmark(Clone):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "benchmark", COMPOSE_FILE=OVERRIDE, IN_FLIGHT_LIMIT="1000", RELEASE="ways")
@@ -68,46 +104,23 @@ class Benchmark(Clone):
         wait_until(self.both_slots_answer)
 
     def processes(self) -> list[int]:
-        parents = [inspect(self.container(slot))["State"]["Pid"] for slot in ("app-1", "app-2")]
-        return [one for parent in parents for one in (parent, *descendants(parent))]
-
-    def cpu_seconds(self) -> float:
-        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self.processes()]
-        return sum(int(one[11]) + int(one[12]) for one in fields) / HERTZ
-
-    def worker_pss(self) -> float:
-        """MiB of the largest process: a worker."""
-        found = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.processes()]
-        return max(int(one.partition("\nPss:")[2].split()[0]) for one in found) / 1024
+        return processes(self.container(slot) for slot in ("app-1", "app-2"))
 
     def load(self, route: str, rate: float | None = None) -> list[int]:
-        """Microseconds of each request that h2load sent in SECONDS, after WARM_UP. Every answer must be a 2xx."""
-        log = self.out / "log"
-        log.unlink(missing_ok=True)
-        flags = ["-c", str(CLIENTS), "-D", str(SECONDS), f"--warm-up-time={WARM_UP}", "--log-file=/out/log"]
-        if rate:
-            flags.append(f"--rps={rate / CLIENTS:.2f}")
+        flags = [f"--rps={rate / CLIENTS:.2f}"] if rate else []
         if route.startswith("POST"):
             flags += ["-d", "/out/body", "-H", "content-type: application/json"]
-        options = ("--cpuset-cpus", "1", "-v", f"{self.out}:/out")
-        done = tool("h2load", *flags, self.address + ROUTES[route], options=options)
-        assert not done.returncode, done.stderr
-        lines = [line.split() for line in log.read_text().splitlines()]
-        right = [line for line in lines if line[1].startswith("2")]
-        # Those under way at the end have another status.
-        others = [line for line in lines if not line[1].startswith("2")]
-        assert len(others) <= CLIENTS < len(right), (done.stdout, others[:5])
-        assert not others or {line[1] for line in others} <= {"0", "-1"}, others[:5]
-        return [int(line[2]) for line in right]
+        return load(self.out, self.address + ROUTES[route], *flags)
 
     def measure(self, route: str) -> Row:
-        before = self.cpu_seconds()
+        pids = self.processes()
+        before = cpu_seconds(pids)
         rate = len(self.load(route)) / SECONDS
-        used = self.cpu_seconds() - before
+        used = cpu_seconds(pids) - before
         quantiles = statistics.quantiles(self.load(route, rate / 2), n=100)
         # The warm-up used CPU too.
         sent = rate * (SECONDS + WARM_UP)
-        return Row(rate, quantiles[49] / 1000, quantiles[98] / 1000, used / sent * 1000, self.worker_pss())
+        return Row(rate, quantiles[49] / 1000, quantiles[98] / 1000, used / sent * 1000, max(map(pss, pids)))
 
 
 def main() -> None:

@@ -63,8 +63,9 @@ class Load:
     address: str
     rate: float = 40
     slow: bool = True
-    # Pages of another app, in place of all that.
+    # Pages of another app, in place of all that, and what they are asked with.
     paths: tuple[str, ...] = ()
+    headers: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
@@ -107,7 +108,14 @@ class Load:
 
     def client(self, http2: bool) -> httpx2.AsyncClient:
         limits = httpx2.Limits(max_connections=200)
-        return httpx2.AsyncClient(base_url=self.address, verify=self.context, http2=http2, timeout=30, limits=limits)
+        return httpx2.AsyncClient(
+            base_url=self.address,
+            headers=self.headers,
+            verify=self.context,
+            http2=http2,
+            timeout=30,
+            limits=limits,
+        )
 
     @asynccontextmanager
     async def connection(self, way: str) -> AsyncIterator[httpx2.AsyncClient]:
