@@ -9,13 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ops.app import choose_dockerfile
-from ops.checks import configuration
-from ops.images import base_images
-from ops.install import ensure_docker
-from ops.releases import app_folder
+from ops.machine.checks import configuration
+from ops.machine.images import base_images
+from ops.machine.install import ensure_docker
+from ops.machine.throwaway import throwaway
+from ops.release.app import choose_dockerfile
+from ops.release.releases import app_folder
 from ops.run import HERE, Stop, docker, step
-from ops.throwaway import throwaway
 
 # What a test may do that the app may not: write beside the code, load packages, take memory, make databases. Root in
 # the container gives the folders away, for which it needs the capabilities; the tests themselves have none.
@@ -63,7 +63,7 @@ def test_app(arguments: list[str]) -> None:
     config = configuration()
     base_images(config)
     choose_dockerfile()
-    command = f'{config["x-deploy"]["test"]} "$@"'
+    command = f'{config.app_test} "$@"'
     with tempfile.TemporaryDirectory() as scratch, throwaway(config, "test") as own:
         override, access = Path(scratch, "compose.yaml"), Path(scratch, "pg_hba.conf")
         access.write_text((HERE / "postgres/pg_hba.conf").read_text() + ACCESS)

@@ -4,10 +4,13 @@ import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Timer
 
 import psycopg
 import pytest
+from pydantic_core import MultiHostUrl
+from sqlalchemy import create_engine, text
 
 from tests.conftest import Database, Server
 from tests.runtime.conftest import Demand
@@ -96,6 +99,44 @@ def test_much_goes_both_ways(port: int) -> None:
         row = connection.execute("SELECT %s::text, md5(%s)", (large, large)).fetchone()
         assert row
         assert row[0] == large
+
+
+def test_last_words_arrive(demand: Demand, tmp_path: Path) -> None:
+    """All that was sent before the end of one side reaches the other, in both directions."""
+    listener, there = socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)
+    there.bind(str(tmp_path / ".s.PGSQL.5432"))
+    there.listen()
+    demand(listener, CODE.format(folder=tmp_path, role="app"))
+    with there, ThreadPoolExecutor(1) as pool:
+        for app_first in (True, False):
+            with socket.create_connection(listener.getsockname(), timeout=20) as app:
+                # The relay looks for the other side only when somebody has come.
+                its, _ = there.accept()
+                speaker, hearer = (app, its) if app_first else (its, app)
+                hearing = pool.submit(hear, hearer)
+                speaker.sendall(ROW.encode() * 50)
+                speaker.close()
+                assert hearing.result() == 50 * len(ROW)
+                its.close()
+
+
+def hear(connection: socket.socket) -> int:
+    """How many bytes come until the other side ends."""
+    received = 0
+    while part := connection.recv(100):
+        received += len(part)
+    return received
+
+
+def test_url_that_was_put_together(server: Server) -> None:
+    """Of host, port and name: a socket's folder behind the name wins over the host, with no relay at all."""
+    name = f"app?host={server.folder}"
+    made = MultiHostUrl.build(scheme="postgresql+psycopg", username="app", host="nowhere.invalid", port=5432, path=name)
+    for url in (str(made), f"postgresql+psycopg://app:@nowhere.invalid:5432/{name}"):
+        engine = create_engine(url)
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT current_user")).scalar() == "app"
+        engine.dispose()
 
 
 def test_many_at_once(port: int) -> None:
