@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ops import app, dotenv
+from ops import dotenv
+from ops.release import app
 from ops.run import Stop
 from tests.conftest import REPO
 
