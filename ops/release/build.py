@@ -8,7 +8,7 @@ import subprocess
 
 from ops.config import Config, override
 from ops.release import releases
-from ops.run import Stop, compose, docker, running
+from ops.run import PROGRESS, Stop, compose, docker, running
 
 CHECK = ("/opt/stack/bin/check",)
 # What it says first, and last: runtime/serve.py.
@@ -74,7 +74,7 @@ def check_settings(config: Config, release: str, service: str = "app-1", command
         done, late = docker("logs", name, check=False), True
     finally:
         docker("rm", "--force", name, check=False)
-    said = done.stderr.strip().splitlines()[-20:]
+    said = [line for line in done.stderr.strip().splitlines() if not PROGRESS.match(line)][-20:]
     was_run = command != CHECK or BEGUN in done.stdout or FOUND in done.stderr
     if not was_run and (before := entrypoint(releases.image_name(config.project, release))):
         raise Stop("\n".join([f"The image's ENTRYPOINT, {before}, {NOT_RUN}", *said]), 2)
