@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import hashlib
 import json
 import subprocess
 from dataclasses import dataclass, replace
@@ -57,7 +59,7 @@ def app_folder() -> Path:
 
 
 def of_checkout() -> str | None:
-    """The name of this checkout: the app's revision, with the time when something isn't committed.
+    """The name of this checkout: the app's revision, and of what isn't committed a name by its content.
 
     An app with a folder of its own has the stack's revision behind it; without git there is no name.
     """
@@ -68,13 +70,15 @@ def of_checkout() -> str | None:
 
 
 def revision(folder: Path) -> str | None:
-    """What git calls what is in the folder: its revision, with the time when something isn't committed."""
+    """What git calls what is in the folder: its revision, and of what isn't committed a name by its content."""
 
     def git(*argv: str) -> str | None:
         # Root often looks at a user's clone, which git else refuses to read.
         command = ["git", "-c", "safe.directory=*", *argv]
         try:
-            done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            done = subprocess.run(
+                command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
+            )
         except (FileNotFoundError, NotADirectoryError):
             return None
         return None if done.returncode else done.stdout.strip()
@@ -84,7 +88,12 @@ def revision(folder: Path) -> str | None:
         return None
     name = git("rev-parse", "--short=12", "HEAD")
     if name and git("status", "--porcelain", "."):
-        name += datetime.datetime.now(datetime.timezone.utc).strftime("-dirty-%Y%m%dT%H%M%S")
+        content = hashlib.sha256(str(git("diff", "HEAD", "--binary", ".")).encode())
+        for path in str(git("ls-files", "-z", "--others", "--exclude-standard", ".")).split("\0"):
+            content.update(path.encode())
+            with contextlib.suppress(OSError):
+                content.update((folder / path).read_bytes() if path else b"")
+        name += f"-dirty-{content.hexdigest()[:8]}"
     return name
 
 

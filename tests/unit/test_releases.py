@@ -1,6 +1,8 @@
 """The list of releases, which an older or a newer `./stack` reads and writes too."""
 
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,33 @@ def test_serves_since_it_began_to(file: Path) -> None:
     [two, one] = releases.history()
     assert (two.since, one.name) == ("2026-11-02 10:00:00+01:00", "one")
     assert one.since > "2026-11-02 10:00:00+01:00"
+
+
+def test_name_of_what_is_not_committed(tmp_path: Path) -> None:
+    """By its content: the same at each look, another after each change, whichever kind of file it is in."""
+
+    def git(*argv: str) -> None:
+        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *who, *argv], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "--quiet")
+    (tmp_path / "main.py").write_text("app = 1\n")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "One")
+    clean = str(releases.revision(tmp_path))
+    seen = {clean}
+    for name, content in (
+        ("main.py", b"app = 2\n"),
+        ("new.py", b"\xff\xfe"),
+        ("new.py", b"more"),
+        ("main.py", b"\xff"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        found = str(releases.revision(tmp_path))
+        assert re.fullmatch(rf"{clean}-dirty-[0-9a-f]{{8}}", found)
+        assert found == releases.revision(tmp_path)
+        seen.add(found)
+    assert len(seen) == 5
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "Two")
+    assert "dirty" not in str(releases.revision(tmp_path))
