@@ -45,6 +45,19 @@ KEEP_ALIVE = 100
 OOM_SCORE = "500"
 
 
+# Threads for the app's routes without `async`, in place of AnyIO's 40. Such a route takes a thread more than once, and
+# may hold a connection of its pool between two. When all threads wait for a connection, those who have one wait for a
+# thread, and nobody goes on until the pool's time is over. So there is one for each request: half of IN_FLIGHT_LIMIT.
+THREADS = 250
+
+
+def more_threads() -> None:
+    """Let AnyIO have THREADS in this loop, where the app has AnyIO; it makes them as they are needed."""
+    with contextlib.suppress(ImportError):
+        # The app's own, which the stack does not need.
+        import_module("anyio.to_thread").current_default_thread_limiter().total_tokens = THREADS
+
+
 class Worker(uvicorn.Server):
     """Uvicorn's server under a watchdog: a loop that stands still for `watchdog_seconds` ends the worker.
 
@@ -55,6 +68,11 @@ class Worker(uvicorn.Server):
         super().__init__(config)
         self.watchdog_seconds = watchdog_seconds
         self.serving = serving
+
+    async def startup(self, sockets: "list[socket.socket] | None" = None) -> None:
+        # Before the app's own start, which may want another number.
+        more_threads()
+        await super().startup(sockets)
 
     async def main_loop(self) -> None:
         self.serving()

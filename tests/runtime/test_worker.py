@@ -1,6 +1,8 @@
+import asyncio
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from runtime import worker
@@ -19,6 +21,41 @@ app = FastAPI()
 async def upload(request: Request) -> int:
     return len(await request.body())
 """
+
+
+# As FastAPI's documentation has it: a session, and in two more steps what uses it; each step is a thread's.
+SYNC = """
+import threading
+from typing import Annotated
+from fastapi import Depends, FastAPI
+app = FastAPI()
+pool = threading.BoundedSemaphore(5)
+
+def session():
+    yield 1
+
+def user(one: Annotated[int, Depends(session)]) -> int:
+    assert pool.acquire(timeout=5)
+    return one
+
+@app.get("/")
+def read(one: Annotated[int, Depends(user)]) -> int:
+    pool.release()
+    return one
+"""
+
+
+def test_threads_for_all_who_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More requests than AnyIO's own 40 threads: those who have a connection get one, and so everybody goes on."""
+    app = make("sync_app_of_a_test", SYNC, tmp_path, monkeypatch)
+
+    async def many() -> set[int]:
+        worker.more_threads()
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client:
+            return {answer.status_code for answer in await asyncio.gather(*(client.get("/") for _ in range(100)))}
+
+    assert asyncio.run(many()) == {200}
 
 
 def test_uvicorn_stops_before_docker_kills() -> None:
