@@ -63,24 +63,6 @@ def test_changed_setting(repository: Repository, load: Load) -> None:
         assert "STACK_LOG_LEVEL=warning" in repository.containers()[slot]["Config"]["Env"]
 
 
-def test_same_code_on_another_base(repository: Repository, load: Load) -> None:
-    """It is another release, and the one before is still there to go back to."""
-    [before] = set(repository.releases().values())
-    repository.checkout(before.partition("-base-")[0])
-    base, other = repository.settings["PYTHON_IMAGE"], f"{repository.project}-other-base"
-    run("docker", "build", "--quiet", "--tag", other, "-", input=f"FROM {base}\nLABEL other=base\n")
-    try:
-        done = repository.stack("deploy", PYTHON_IMAGE=other)
-        assert done.returncode == 0, done.stderr
-        [release] = set(repository.releases().values())
-        assert re.fullmatch(rf"{before}-base-[0-9a-f]{{7}}", release)
-        done = repository.stack("rollback")
-        assert done.returncode == 0, done.stderr
-        assert serves(repository, before)
-    finally:
-        run("docker", "image", "rm", "--force", other)
-
-
 def test_compose_up_after_a_deploy_changes_nothing(repository: Repository) -> None:
     """What Compose would start is what runs."""
     before = {name: one["Id"] for name, one in repository.containers().items()}
@@ -255,3 +237,21 @@ def test_killed_deploy_is_finished_by_the_next_command(
     done = repository.stack(then)
     assert done.returncode == 0, done.stderr
     assert serves(repository, release if then == "deploy" else serving)
+
+
+def test_same_code_on_another_base(repository: Repository, load: Load) -> None:
+    """It is another release, and the one before is still there to go back to."""
+    [before] = set(repository.releases().values())
+    repository.checkout(before.partition("-base-")[0])
+    base, other = repository.settings["PYTHON_IMAGE"], f"{repository.project}-other-base"
+    run("docker", "build", "--quiet", "--tag", other, "-", input=f"FROM {base}\nLABEL other=base\n")
+    try:
+        done = repository.stack("deploy", PYTHON_IMAGE=other)
+        assert done.returncode == 0, done.stderr
+        [release] = set(repository.releases().values())
+        assert re.fullmatch(rf"{before}-base-[0-9a-f]{{7}}", release)
+        done = repository.stack("rollback")
+        assert done.returncode == 0, done.stderr
+        assert serves(repository, before)
+    finally:
+        run("docker", "image", "rm", "--force", other)
