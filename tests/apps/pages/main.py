@@ -12,7 +12,7 @@ UPLOADS = Path(os.environ["UPLOADS"])
 UPLOADS.mkdir(parents=True, exist_ok=True)
 
 app = FastAPI(docs_url=None, redoc_url=None)
-app.mount("/static", StaticFiles(directory=HERE / "static"))
+app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
 templates = Jinja2Templates(directory=HERE / "templates")
 things: list[dict[str, str]] = []
 
