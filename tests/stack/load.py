@@ -136,7 +136,9 @@ class Load:
             if answer.status_code != status:
                 sample.failure = f"{answer.status_code} {answer.text[:200]}"
             else:
-                body = answer.json() if answer.content else {}
+                # A page may be HTML, and a 204 says that its nothing is JSON.
+                is_json = answer.content and "json" in answer.headers.get("Content-Type", "")
+                body = answer.json() if is_json else {}
         except (httpx2.HTTPError, OSError, ssl.SSLError) as error:
             sample.failure = repr(error)
         sample.ended = time.monotonic()
