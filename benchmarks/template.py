@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,7 +113,7 @@ class Measured:
     deploys: list[Deploy] = field(default_factory=list)
 
 
-class Served(Stack):
+class Served(Stack, ABC):
     """The template's backend, some way. `slots` are the services that run it."""
 
     slots: tuple[str, ...]
@@ -124,13 +125,13 @@ class Served(Stack):
         """From the checkout to a running stack."""
         self.deploy()
 
+    @abstractmethod
     def deploy(self) -> None:
         """Put the checkout as it is now into service."""
-        raise NotImplementedError
 
+    @abstractmethod
     def limit(self, limited: bool) -> None:
         """Whether the CPUs are pinned and limited, from the next start on."""
-        raise NotImplementedError
 
     def start(self) -> None:
         self.compose("up", "--detach", "--wait")

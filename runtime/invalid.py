@@ -65,8 +65,7 @@ def bound(app: Any, depth: int = DEPTH) -> None:
     if isinstance(handlers, dict) and kind in handlers:
         handlers[kind] = around(handlers[kind], kind)
     for inner in (getattr(app, "app", None), *(getattr(route, "app", None) for route in getattr(app, "routes", ()))):
-        if inner is not None and not callable(getattr(inner, "__wrapped__", None)):
-            bound(inner, depth - 1)
+        bound(inner, depth - 1)
 
 
 def around(handler: Callable[..., Any], kind: type[Any]) -> Callable[..., Any]:

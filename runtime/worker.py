@@ -43,8 +43,6 @@ PORT = 8000
 KEEP_ALIVE = 100
 # A worker grows where PID 1 doesn't: of the two the kernel, out of memory, takes the one with the higher number.
 OOM_SCORE = "500"
-
-
 # Threads for the app's routes without `async`, in place of AnyIO's 40. Such a route takes a thread more than once, and
 # may hold a connection of its pool between two. When all threads wait for a connection, those who have one wait for a
 # thread, and nobody goes on until the pool's time is over. So there is one for each request: half of IN_FLIGHT_LIMIT.

@@ -14,8 +14,8 @@ from ops.machine.images import base_images
 from ops.machine.install import ensure_docker
 from ops.machine.throwaway import throwaway
 from ops.release.app import choose_dockerfile
-from ops.release.releases import app_folder
-from ops.run import HERE, Stop, docker, step
+from ops.release.releases import app_folder, git_says
+from ops.run import HERE, ONE_SHOT, Stop, docker, step
 
 # What a test may do that the app may not: write beside the code, load packages, take memory, make databases. Root in
 # the container gives the folders away, for which it needs the capabilities; the tests themselves have none.
@@ -80,7 +80,7 @@ def test_app(arguments: list[str]) -> None:
             writable("up", "--detach", "--wait", "postgres")
             writable("exec", "-T", "--user", "postgres", "postgres", *MAY_MAKE_DATABASES)
         with step("Migrate"):
-            own("run", "--rm", "--no-deps", "-T", "migrate")
+            own(*ONE_SHOT, "migrate")
         sleep = ("run", "--detach", "--no-deps", *variables(), "--entrypoint", "sleep", "migrate", "infinity")
         container = writable(*sleep).stdout.split()[-1]
         folder = docker("inspect", "--format", "{{.Config.WorkingDir}}", container).stdout.strip() or "/"
@@ -120,9 +120,8 @@ def copy(archive: Path, container: str, python: str, folder: str) -> None:
 
 def listed(folder: Path) -> list[str]:
     """The files of the folder that git knows, or would; all but hidden ones where there is no git."""
-    argv = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "."]
-    found = subprocess.run(argv, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if found.returncode:
+    found = git_says(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard", ".")
+    if found is None:
         paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
         return [str(path) for path in paths if not any(part.startswith(".") for part in path.parts)]
-    return [name for name in found.stdout.split("\0") if name and os.path.lexists(folder / name)]
+    return [name for name in found.split("\0") if name and os.path.lexists(folder / name)]

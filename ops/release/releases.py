@@ -6,8 +6,10 @@ import contextlib
 import datetime
 import hashlib
 import json
+import os
 import subprocess
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,28 +71,36 @@ def of_checkout() -> str | None:
     return f"{app}-{stack[:7]}{stack[12:]}"
 
 
+def git_says(folder: Path, *argv: str) -> str | None:
+    """What a command of git's prints in the folder; None where it fails, or there is no git."""
+    # Root often looks at a user's clone, which git else refuses to read.
+    command = ["git", "-c", "safe.directory=*", *argv]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    # Names and contents are bytes.
+    return None if done.returncode else os.fsdecode(done.stdout).strip()
+
+
 def revision(folder: Path) -> str | None:
     """What git calls what is in the folder: its revision, and of what isn't committed a name by its content."""
-
-    def git(*argv: str) -> str | None:
-        # Root often looks at a user's clone, which git else refuses to read.
-        command = ["git", "-c", "safe.directory=*", *argv]
-        try:
-            done = subprocess.run(
-                command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return None if done.returncode else done.stdout.strip()
-
+    git = partial(git_says, folder)
     # The stack inside somebody else's repository has no revision of its own; an app may be a folder of a larger one.
     if folder == HERE and git("rev-parse", "--show-toplevel") != str(HERE):
         return None
     name = git("rev-parse", "--short=12", "HEAD")
     if name and git("status", "--porcelain", "."):
-        content = hashlib.sha256(str(git("diff", "HEAD", "--binary", ".")).encode())
+        content = hashlib.sha256(os.fsencode(str(git("diff", "HEAD", "--binary", "."))))
         for path in str(git("ls-files", "-z", "--others", "--exclude-standard", ".")).split("\0"):
-            content.update(path.encode())
+            content.update(os.fsencode(path))
             with contextlib.suppress(OSError):
                 content.update((folder / path).read_bytes() if path else b"")
         name += f"-dirty-{content.hexdigest()[:8]}"

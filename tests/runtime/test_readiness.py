@@ -2,16 +2,15 @@
 
 import http.client
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.conftest import REPO
 from tests.runtime.supervised import WORK, Start
+from tests.stack.stacks import wait_until
 
 
 def probe(port: int, path: str) -> int:
@@ -44,26 +43,19 @@ def health_check(folder: Path, file: str = "runtime/probe") -> tuple[int, str]:
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_health_check_reads_what_the_parent_knows(start: Start, tmp_path: Path) -> None:
     """Healthy while it is ready; not before, not while it drains, and not when PID 1 says nothing more."""
     assert health_check(tmp_path) == (1, "still starting")
     process = start(WORK.replace("    serving()", "    time.sleep(1); serving()"), drain_seconds=60)
-    until(lambda: health_check(tmp_path) == (1, "not ready"))
+    wait_until(lambda: health_check(tmp_path) == (1, "not ready"))
     process.says()
-    until(lambda: health_check(tmp_path) == (0, "ready"))
+    wait_until(lambda: health_check(tmp_path) == (0, "ready"))
     process.send_signal(signal.SIGSTOP)
-    until(lambda: health_check(tmp_path)[1].startswith("PID 1 has said nothing for "))
+    wait_until(lambda: health_check(tmp_path)[1].startswith("PID 1 has said nothing for "))
     assert health_check(tmp_path)[0] == 1
     process.send_signal(signal.SIGCONT)
     process.send_signal(signal.SIGTERM)
-    until(lambda: health_check(tmp_path) == (1, "not ready"))
+    wait_until(lambda: health_check(tmp_path) == (1, "not ready"))
 
 
 def is_refused(address: tuple[str, int]) -> bool:
@@ -85,7 +77,7 @@ def test_nobody_waits_for_a_slot_without_workers(start: Start, tmp_path: Path) -
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
         process = start(WORK.replace("    serving()", waits), 2, listener=bound)
-        until(lambda: health_check(tmp_path) == (1, "not ready"))
+        wait_until(lambda: health_check(tmp_path) == (1, "not ready"))
         assert is_refused(address)
         go.touch()
         workers = [int(process.says()[1]) for _ in range(2)]
@@ -106,7 +98,8 @@ def test_app_that_leaves_no_room_for_notes(start: Start, draining: Path) -> None
     """Nothing can be written down any more: the slot serves, replaces a worker, and drains, as ever."""
     process = start(drain_seconds=0.1)
     worker = process.says()[1]
-    shutil.rmtree(draining.parent)
+    # At one moment, for PID 1 writes there all the time.
+    folder = draining.parent.rename(draining.parent.with_name("elsewhere"))
     os.kill(int(worker), signal.SIGKILL)
     assert process.complains().endswith("SIGKILL. Another starts.")
     assert process.says()[0] == "running"
@@ -114,3 +107,4 @@ def test_app_that_leaves_no_room_for_notes(start: Start, draining: Path) -> None
     assert process.complains() == "Draining for 0.1 s."
     assert process.says()[0] == "terminated"
     assert process.wait(10) == 0
+    folder.rename(draining.parent)

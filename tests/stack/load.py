@@ -10,12 +10,14 @@ import statistics
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import httpx2
+
+from tests.stack.stacks import wait_until
 
 # Seconds between two requests of a note's life: create, read, replace, read, delete.
 STEP = 0.5
@@ -228,3 +230,14 @@ class Load:
             f"{len(self.samples)} requests, {len(self.failed)} failed, p50 {self.quantile(50) * 1000:.0f} ms, "
             f"p99 {self.quantile(99) * 1000:.0f} ms, longest gap {self.longest_gap() * 1000:.0f} ms"
         )
+
+
+@contextmanager
+def none_fails(address: str) -> Iterator[Load]:
+    """Load meanwhile, and until there was enough of it, of which nothing may fail, be lost or be doubled."""
+    with Load(address) as load:
+        yield load
+        wait_until(lambda: len(load.samples) > 100)
+    print(load.report())
+    assert not load.failed, load.failed
+    assert load.lost_or_doubled() == []

@@ -177,6 +177,24 @@ def test_more_in_flight_than_allowed(echo: Echo, limit: str, settings: dict[str,
     assert p99[429] < p99[200]
 
 
+@pytest.mark.usefixtures("unharmed")
+def test_in_flight_is_counted_once(echo: Echo) -> None:
+    """What a client behind a trusted proxy says that it came by gives it no places of its own."""
+    echo.recreate("traefik", TRUSTED_PROXIES=f"{echo.gateway()}/32")
+    try:
+
+        async def flood() -> set[int]:
+            limits = httpx2.Limits(max_connections=200)
+            async with httpx2.AsyncClient(base_url=echo.address, verify=False, timeout=30, limits=limits) as client:
+                told = [{"X-Forwarded-For": f"198.51.100.{n}", "X-Forwarded-Proto": f"p{n}"} for n in range(200)]
+                answers = await asyncio.gather(*(client.get("/slow", headers=one) for one in told))
+            return {answer.status_code for answer in answers}
+
+        assert asyncio.run(flood()) == {200, 429}
+    finally:
+        echo.recreate("traefik")
+
+
 RARER = ("settings", "ping", "empty data")
 
 

@@ -129,6 +129,18 @@ def test_app_may_not_change_the_schema(stack: Stack) -> None:
     assert "must be owner of table notes" in refused
 
 
+def test_log_of_postgres_names_no_value(stack: Stack) -> None:
+    """Neither a slow statement's parameters nor the row that an error is about: they are somebody's."""
+    insert = "INSERT INTO alembic_version VALUES ($1) \\bind 'a-secret' \\g\n"
+    statements = f"SELECT pg_sleep(1.1), $1::text \\bind 'a-secret' \\g\nBEGIN;\n{insert}{insert}ROLLBACK;\n"
+    postgres = stack.container("postgres")
+    run("docker", "exec", "-i", "-u", "owner", postgres, "psql", "-XqAt", "app", input=statements)
+    logged = run("docker", "logs", postgres, check=False)
+    assert "duration: " in logged
+    assert "duplicate key value violates unique constraint" in logged
+    assert "a-secret" not in logged
+
+
 def test_migrations_ran_once_and_before_the_app(stack: Stack) -> None:
     """One container, one run, done before either slot started."""
     containers = stack.containers()
