@@ -93,6 +93,9 @@ class Supervisor:
         self.selector.register(self.woken, selectors.EVENT_READ, lambda: os.read(self.woken, 4096))
         self.programs = programs
         self.was_ready = False
+        # What was written down last, and when it is to be again: each probe of Traefik's comes by there twice.
+        self.shown: bool | None = None
+        self.due = 0.0
         self.draining = False
         self.stopping = False
         self.failure = 0
@@ -133,12 +136,14 @@ class Supervisor:
                 any(program.ended(pid) for program in self.programs)
 
     def show_readiness(self) -> float:
-        """Write it down; return the seconds until the next time."""
-        is_ready = self.is_ready()
-        self.was_ready = self.was_ready or is_ready
-        with without_room():
-            write_readiness(is_ready)
-        return TICK if self.was_ready else START_TICK
+        """Write it down when it changes, and again in time; return the seconds until then."""
+        is_ready, now = self.is_ready(), time.monotonic()
+        if is_ready != self.shown or now >= self.due:
+            self.was_ready = self.was_ready or is_ready
+            self.shown, self.due = is_ready, now + (TICK if self.was_ready else START_TICK)
+            with without_room():
+                write_readiness(is_ready)
+        return self.due - now
 
     def is_ready(self) -> bool:
         newest = max(struct.unpack(f"{self.count}d", self.turned[:]))

@@ -58,6 +58,19 @@ def test_health_check_reads_what_the_parent_knows(start: Start, tmp_path: Path) 
     wait_until(lambda: health_check(tmp_path) == (1, "not ready"))
 
 
+def test_probes_make_the_parent_write_nothing(start: Start, tmp_path: Path) -> None:
+    """For the health check it is written down once a second and when it changes, however many probes come by."""
+    process = start(PROBED="")
+    port = int(process.says()[0])
+    process.says()
+    wait_until(lambda: health_check(tmp_path) == (0, "ready"))
+    begun, written = time.monotonic(), set()
+    for _ in range(300):
+        probe(port, "/ready")
+        written.add((tmp_path / "ready").stat().st_mtime_ns)
+    assert len(written) <= 3 + time.monotonic() - begun
+
+
 def is_refused(address: tuple[str, int]) -> bool:
     try:
         socket.create_connection(address, timeout=5).close()
