@@ -23,6 +23,10 @@ HERE = Path(__file__).resolve().parent.parent
 ONE_SHOT = ("run", "--rm", "--no-deps", "-T")
 # Seconds that a docker command has to end when `./stack` is interrupted.
 AT_ONCE = 10
+# With containerd's image store, the default of Engine 29, an attestation of each build would give an image that has not
+# changed another digest: Compose would restart what it need not. Compose's own `provenance: false` does not reach
+# BuildKit: https://github.com/docker/compose/issues/14111
+BUILDS = {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 # What every docker command inherits: the lock, so that it is held for as long as one of them runs, whatever becomes of
 # `./stack` itself.
 inherited: list[int] = []
@@ -108,7 +112,7 @@ def begin_docker(
     return subprocess.Popen(
         ["docker", *argv],
         cwd=HERE,
-        env=environment,
+        env={**(os.environ if environment is None else environment), **BUILDS},
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,

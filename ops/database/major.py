@@ -10,15 +10,19 @@ from ops.run import Stop, docker, running
 
 # The services whose images are of it.
 SERVICES = ("postgres", "backup")
+# The tag under which an upgrade keeps what they run. By its id alone containerd's image store forgets an image as soon
+# as a build takes its name.
+WAY_BACK = "before-upgrade"
 
 
 def versions(config: Config) -> tuple[int, int] | None:
-    """The major version that runs, and that of the image; None while Postgres doesn't run."""
+    """The major version that runs, and that of POSTGRES_IMAGE; None while Postgres doesn't run."""
     names = running("postgres")
     if not names:
         return None
     [container] = json.loads(docker("inspect", *names).stdout)
-    [image] = json.loads(docker("image", "inspect", config.services["postgres"].image).stdout)
+    postgres = config.services["postgres"]
+    [image] = json.loads(docker("image", "inspect", postgres.arguments.get("POSTGRES_IMAGE", postgres.image)).stdout)
     return major(container), major(image)
 
 
@@ -29,11 +33,12 @@ def major(found: dict[str, Any]) -> int:
 
 
 def refuse_another(config: Config) -> None:
-    """Raises Stop when the image is of another major version than what runs. Where nothing runs, `tune` sees to it."""
+    """Raises Stop when POSTGRES_IMAGE is of another major version than runs. Where nothing runs, `tune` sees to it.
+
+    Before the build: plain `docker compose up` would start what that makes on a database that it can't read.
+    """
     old, new = versions(config) or (0, 0)
     if old != new:
-        # Or plain `docker compose up` would start them on a database that they can't read.
-        put_back(running_images(config))
         raise Stop(
             f"Postgres {old} runs, and POSTGRES_IMAGE is of {new}: ./stack upgrade-postgres goes from one to "
             "the other. Nothing was changed.",
@@ -41,17 +46,28 @@ def refuse_another(config: Config) -> None:
         )
 
 
-def running_images(config: Config) -> dict[str, str]:
-    """The ids of the images that the services run, by the names that Compose starts them by."""
+def keep_images(config: Config) -> dict[str, str]:
+    """Tag the images that the services run; return the tags by the names that Compose starts them by. Raises Stop."""
     found = {}
     for service in SERVICES:
         for container in running(service):
             image = docker("inspect", "--format", "{{.Image}}", container).stdout.strip()
-            found[config.services[service].image] = image
+            kept = f"{config.project}-{service}:{WAY_BACK}"
+            if docker("tag", image, kept, check=False).returncode:
+                raise Stop(
+                    f"The image that {service} runs is not there any more, so that there would be no way back. "
+                    "`./stack up` with POSTGRES_IMAGE as it was builds it again."
+                )
+            found[config.services[service].image] = kept
     return found
 
 
 def put_back(images: dict[str, str]) -> None:
-    """Make what Compose starts by these names the images with these ids again."""
-    for name, image in images.items():
-        docker("tag", image, name)
+    """Make what Compose starts by these names what was kept under these tags."""
+    for name, kept in images.items():
+        docker("tag", kept, name)
+
+
+def forget_images(images: dict[str, str]) -> None:
+    for kept in images.values():
+        docker("image", "rm", kept, check=False)

@@ -28,9 +28,9 @@ def restore(to: str, yes: bool, bucket: bool = False) -> None:
     choose_dockerfile()
     with lock("restore"):
         config = settle(config, again=True)
+        major.refuse_another(config)
         with step("Build the images"):
             release = build_all(config.project)
-        major.refuse_another(config)
         new = f"{config.project}_postgres-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
         # Before the first `compose run`, which makes all of the project's volumes.
         journal = begin(config, "restore", new)

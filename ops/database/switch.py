@@ -49,6 +49,10 @@ class Journal:
         """Raises OSError. Whole or not at all, and on the disk."""
         dotenv.replace_file(JOURNAL, json.dumps(asdict(self)))
 
+    def end(self) -> None:
+        JOURNAL.unlink()
+        major.forget_images(self.images)
+
 
 def under_way() -> Journal | None:
     return Journal(**json.loads(JOURNAL.read_text())) if JOURNAL.exists() else None
@@ -91,7 +95,7 @@ def go_on(config: Config, journal: Journal) -> None:
         if journal.old and not slots.serving(config.project):
             back_to_old_volume(config, journal)
         else:
-            JOURNAL.unlink()
+            journal.end()
             print(f"The volume {journal.new} is in use, and stays so: `./stack up` tries again.", file=sys.stderr)
         raise
     JOURNAL.unlink()
@@ -102,6 +106,7 @@ def go_on(config: Config, journal: Journal) -> None:
             inside(config.project, "received")
     except Stop as failure:
         print(f"The backups are not well: {failure}", file=sys.stderr)
+    major.forget_images(journal.images)
 
 
 def back_to_old_volume(config: Config, journal: Journal) -> None:
@@ -121,7 +126,7 @@ def back_to_old_volume(config: Config, journal: Journal) -> None:
     with step("Go back to the old volume"):
         slots.start_all(config.project)
         ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
-    JOURNAL.unlink()
+    journal.end()
 
 
 def settle(config: Config, again: bool = False) -> Config:

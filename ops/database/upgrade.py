@@ -6,7 +6,7 @@ import time
 
 from ops.config import override
 from ops.database.backup import backup, verify
-from ops.database.major import SERVICES, put_back, running_images, versions
+from ops.database.major import SERVICES, forget_images, keep_images, put_back, versions
 from ops.database.switch import VOLUME_SETTING, begin, settle, switch
 from ops.lock import lock
 from ops.machine.checks import configuration
@@ -26,7 +26,7 @@ def upgrade(yes: bool) -> None:
     base_images(config)
     with lock("upgrade-postgres"):
         config = settle(config)
-        before = running_images(config)
+        before = keep_images(config)
         if len(before) < len(SERVICES):
             raise Stop("Postgres and its backups must run to be upgraded: ./stack up, with POSTGRES_IMAGE as it was.")
         try:
@@ -43,6 +43,7 @@ def upgrade(yes: bool) -> None:
             verify(config.project)
         except BaseException:
             put_back(before)
+            forget_images(before)
             raise
         switch(config, journal, lambda: copy_database(new))
         slots.keep(config.project, release)

@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,6 +70,11 @@ def of_checkout() -> str | None:
     if app_folder() == HERE or not app or not stack:
         return app
     return f"{app}-{stack[:7]}{stack[12:]}"
+
+
+def is_of(release: str, checkout: str) -> bool:
+    """Whether it was built of this checkout, on whatever base."""
+    return bool(re.fullmatch(rf"{re.escape(checkout)}(-base-\w+)?", release))
 
 
 def git_says(folder: Path, *argv: str) -> str | None:

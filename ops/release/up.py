@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 
@@ -61,7 +60,7 @@ def up() -> None:
     print(f"\n{config.address}")
     print(compose("ps", "--format", "table {{.Service}}\t{{.Status}}").stdout.strip())
     checkout = releases.of_checkout()
-    if checkout and not re.fullmatch(rf"{re.escape(checkout)}(-base-\w+)?", release):
+    if checkout and not releases.is_of(release, checkout):
         print(f"This is release {release}. The checkout is {checkout}: `./stack deploy` puts it into service.")
     if said := ask.about_pages(config):
         print(said)
@@ -114,9 +113,9 @@ def refuse_empty(config: Config) -> None:
 
 def start_stack(config: Config, serving: bool) -> tuple[str, bool]:
     """Start what isn't running; return the release and whether a migration may have run. Raises Stop."""
+    major.refuse_another(config)
     with step("Build the images"):
         release = build_all(config.project)
-    major.refuse_another(config)
     # Before the first `compose run`, which makes all of the project's volumes.
     owner.check_volume(config)
     same = serving and slots.unchanged(config.project, release)

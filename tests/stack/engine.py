@@ -1,15 +1,18 @@
 """A Docker engine of our own, which a test may restart and kill: its own network, data, socket and containers."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from offline.engine import ROOT
-from tests.stack.stacks import CLEAN, children, run, wait_until
+from tests.stack.stacks import CLEAN, Clone, children, run, wait_until
 
 # The machine's address in the engine's network: connections to 127.0.0.1 go by way of a process of dockerd's.
 HOST = "10.77.0.1"
@@ -19,15 +22,36 @@ class Engine:
     """dockerd in a network namespace, so that its rules and the machine's engine's never meet."""
 
     def __init__(self, name: str, *options: str) -> None:
+        """`options`: dockerd's."""
         self.name = f"{name}-{os.getpid()}"
         # A socket's path has 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="engine-"))
         self.options = options
         self.environment = {**CLEAN, "DOCKER_HOST": f"unix://{self.folder}/socket"}
         self.daemon: subprocess.Popen[bytes] | None = None
+        # The machine's rules, without their `-A` and `-D`, that let this network out.
+        self.rules: list[tuple[str, ...]] = []
         run("ip", "netns", "add", self.name)
         run("ip", "-n", self.name, "link", "set", "lo", "up")
         run("ip", "-n", self.name, "addr", "add", f"{HOST}/32", "dev", "lo")
+
+    def let_out(self) -> None:
+        """Let what runs on this engine's side reach what the machine reaches: builds install packages."""
+        cable, ours = f"engine{os.getpid()}", f"10.77.{os.getpid() % 250 + 1}"
+        run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        run("ip", "addr", "add", f"{ours}.1/30", "dev", cable)
+        run("ip", "link", "set", cable, "up")
+        inside = ("ip", "-n", self.name)
+        run(*inside, "addr", "add", f"{ours}.2/30", "dev", "eth0")
+        run(*inside, "link", "set", "eth0", "up")
+        run(*inside, "route", "add", "default", "via", f"{ours}.1")
+        self.rules = [
+            ("nat", "POSTROUTING", "--source", f"{ours}.2", "--jump", "MASQUERADE"),
+            *(("filter", "FORWARD", way, f"{ours}.2", "--jump", "ACCEPT") for way in ("--source", "--destination")),
+        ]
+        for table, chain, *rule in self.rules:
+            # First: the machine's engine drops what it does not know.
+            run("iptables", "--wait", "--table", table, "--insert", chain, *rule)
 
     def start(self) -> None:
         """Start dockerd and wait until it answers."""
@@ -79,8 +103,12 @@ class Engine:
 
     def load(self, *images: str) -> None:
         """Copy images from the machine's engine."""
-        with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE, env=CLEAN) as save:
-            subprocess.run(["docker", "load", "--quiet"], stdin=save.stdout, env=self.environment, check=True)
+        pipe = subprocess.PIPE
+        with subprocess.Popen(["docker", "save", *images], stdout=pipe, stderr=pipe, env=CLEAN) as save:
+            argv = ["docker", "load", "--quiet"]
+            done = subprocess.run(argv, stdin=save.stdout, env=self.environment, stdout=pipe, stderr=pipe)
+            assert save.stderr
+            assert not save.wait() | done.returncode, save.stderr.read() + done.stderr
 
     def inside(self, *argv: str) -> list[str]:
         """The command as one that runs on this engine's side of the network."""
@@ -95,8 +123,51 @@ class Engine:
         for mount in reversed(Path("/proc/mounts").read_text().splitlines()):
             if str(self.folder) in mount.split()[1]:
                 run("umount", "--lazy", mount.split()[1], check=False)
+        for table, chain, *rule in self.rules:
+            run("iptables", "--wait", "--table", table, "--delete", chain, *rule, check=False)
         run("ip", "netns", "delete", self.name, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Abroad(Clone):
+    """A clone whose stack is on an engine of our own."""
+
+    def __init__(self, engine: Engine, folder: Path, name: str, **settings: str) -> None:
+        super().__init__(folder, name, **settings)
+        self.engine = engine
+        self.address = f"https://{HOST}:{self.https_port}"
+
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        argv = ("docker", "compose", "--env-file", str(self.env_file), *arguments)
+        return run(*argv, cwd=self.folder, check=check, env=self.engine.environment)
+
+    def begin(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start `./stack` where 127.0.0.1 is this engine's."""
+        argv = self.engine.inside(sys.executable, "stack", *arguments)
+        return subprocess.Popen(
+            argv,
+            cwd=self.folder,
+            env=self.engine.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Every running container as `docker inspect` sees it, by its service."""
+        names = self.compose("ps", "--quiet").split()
+        found = json.loads(run("docker", "inspect", *names, env=self.engine.environment))
+        return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
+
+    def ask(self, path: str) -> str:
+        """What the stack answers to one who comes from outside; nothing when nobody does."""
+        argv = ("curl", "--silent", "--insecure", "--max-time", "3", f"{self.address}{path}")
+        return run(*self.engine.inside(*argv), check=False)
+
+    def serving(self) -> dict[str, str]:
+        """The release of each slot that runs."""
+        state = self.state()
+        return {slot: state[slot]["Config"]["Image"].rpartition(":")[2] for slot in state if slot.startswith("app-")}
 
 
 def descendants(pid: int) -> list[int]:

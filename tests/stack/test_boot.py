@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPO
-from tests.stack.engine import HOST, Engine
-from tests.stack.stacks import Clone, Stack, run, wait_until
+from tests.stack.engine import Abroad, Engine
+from tests.stack.stacks import Stack, run, wait_until
 
 pytestmark = [
     pytest.mark.long,
@@ -35,34 +35,21 @@ while not ended.wait(0.2):
 """
 
 
-class Remote(Clone):
+class Remote(Abroad):
     """The stack on an engine of our own, as release `first`; `second` is the same image."""
 
     def __init__(self, engine: Engine, local: Stack, folder: Path) -> None:
-        super().__init__(folder, "boot", RELEASE="first")
+        super().__init__(engine, folder, "boot", RELEASE="first")
         run("chmod", "-R", "a+rX", str(folder))
-        self.engine = engine
-        self.address = f"https://{HOST}:{self.https_port}"
         images = {service: one["Config"]["Image"] for service, one in local.containers().items()}
         engine.load(*set(images.values()))
         names = {service: f"{self.project}-{service}" for service in ("traefik", "postgres", "backup")}
         for service, name in [*names.items(), *(("app-1", f"{self.project}-app:{one}") for one in RELEASES)]:
             run("docker", "tag", images[service], name, env=engine.environment)
 
-    def compose(self, *arguments: str, check: bool = True) -> str:
-        argv = ("docker", "compose", "--env-file", str(self.env_file), *arguments)
-        return run(*argv, cwd=self.folder, check=check, env=self.engine.environment)
-
-    def begin(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start `./stack` where 127.0.0.1 is this engine's."""
-        argv = self.engine.inside(sys.executable, "stack", *arguments)
-        environment = self.engine.environment
-        return subprocess.Popen(argv, cwd=self.folder, env=environment, stderr=subprocess.PIPE, text=True)
-
     def health(self) -> dict[str, Any]:
-        """What `/health` says to one who comes from outside; nothing when nobody answers."""
-        argv = ("curl", "--silent", "--insecure", "--max-time", "3", f"{self.address}/health")
-        answer = run(*self.engine.inside(*argv), check=False)
+        """What `/health` says; nothing when nobody answers."""
+        answer = self.ask("/health")
         found: dict[str, Any] = json.loads(answer) if answer.startswith("{") else {}
         return found
 
@@ -70,20 +57,9 @@ class Remote(Clone):
         """Whether the app and its database are well."""
         return bool(self.health().get("at_head", False))
 
-    def state(self) -> dict[str, dict[str, Any]]:
-        """Every running container as `docker inspect` sees it, by its service."""
-        names = self.compose("ps", "--quiet").split()
-        found = json.loads(run("docker", "inspect", *names, env=self.engine.environment))
-        return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
-
     def started(self) -> dict[str, str]:
         """When each container was started."""
         return {service: one["State"]["StartedAt"] for service, one in self.state().items()}
-
-    def serving(self) -> dict[str, str]:
-        """The release of each slot that runs."""
-        state = self.state()
-        return {slot: state[slot]["Config"]["Image"].rpartition(":")[2] for slot in state if slot.startswith("app-")}
 
 
 @pytest.fixture
