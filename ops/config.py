@@ -40,6 +40,8 @@ ALLOWED = {
     "RATE_LIMIT": (rf"{NUMBER}|", "a whole number of requests a second, or nothing"),
 }
 # Bytes that any container needs.
+# Where the stack's own Postgres listens.
+OWN_SOCKET = "host=/var/run/postgresql"
 LEAST = 32 * 2**20
 # Where Traefik's environment has it under a name of Traefik's.
 ACME = "TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_"
@@ -121,6 +123,8 @@ def parse(text: str) -> Config:
         services=services,
         volumes={name: one["name"] for name, one in found["volumes"].items()},
         edge=edge["name"],
+    if OWN_SOCKET in services["app-1"].environment["STACK_DATABASE_URL"]:
+        raise Stop("DATABASE_URL is wrong: it names the stack's own Postgres, which is there without it. Remove it.", 2)
         ipv6=bool(edge.get("enable_ipv6")),
         subnets=[subnet(place, one["subnet"]) for place, one in enumerate(edge.get("ipam", {}).get("config") or [])],
         ports=(int(ports[0]), int(ports[1])),
@@ -146,7 +150,8 @@ def check_sizes_of(services: dict[str, Service]) -> None:
 def service(found: dict[str, Any]) -> Service:
     given = (found.get("environment"), found.get("build", {}).get("args"))
     environment, arguments = ({name: value or "" for name, value in (one or {}).items()} for one in given)
-    memory, cpus = int(found.get("mem_limit", 0)), float(found.get("cpus") or 0)
+    # What isn't started takes none.
+    memory, cpus = int(found.get("mem_limit", 0)) * (found.get("scale") != 0), float(found.get("cpus") or 0)
     return Service(found.get("image", ""), environment, arguments, memory, cpus)
 
 

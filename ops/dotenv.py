@@ -38,6 +38,11 @@ def chosen(name: str) -> str | None:
 
 
 def write(values: dict[str, str], reason: str) -> None:
+def own_postgres() -> bool:
+    """Whether the app's database is the stack's own: DATABASE_URL names no other."""
+    return not chosen("DATABASE_URL")
+
+
     """Set these, where they stand or, below `reason`, at the end. All else stays; a reader sees the old or the new."""
     new, added = text(), []
     for name, value in values.items():

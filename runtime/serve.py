@@ -89,6 +89,19 @@ def main() -> int:
     ).run()
 
 
+def ask_database() -> None:
+    """End the process with 2 when the database can't be used. A child asks: its psycopg is not the app's."""
+    child = os.fork()
+    if not child:
+        sys.path.insert(1, str(environment.STACK / "db"))
+        said = schema.Asker(environment.libpq_url()).ask()
+        if said["database"] != "ok":
+            print(f"DATABASE_URL is wrong: the database can't be used: {said['why']}", file=sys.stderr, flush=True)
+        os._exit(said["database"] != "ok")
+    if os.waitpid(child, 0)[1]:
+        raise SystemExit(2)
+
+
 def check() -> int:
     """Whether the settings are right and the app can be imported with them: asked before a release serves."""
     # By this `./stack` sees that the image's ENTRYPOINT runs what it is given.
@@ -96,6 +109,8 @@ def check() -> int:
     chosen, found = begin()
     settings.sizes_or_exit(chosen)
     settings.room_or_exit(chosen)
+    if "--database" in sys.argv:
+        ask_database()
     try:
         find.load(found)
     except find.NotFound as wrong:

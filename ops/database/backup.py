@@ -6,12 +6,23 @@ import json
 import sys
 from typing import Any
 
+from ops import dotenv
 from ops.machine.checks import check_folder
 from ops.release import revisions
 from ops.run import Stop, compose_json, running, step
 from ops.words import duration, since, size
 
 PROGRAM = ("python", "-m", "backup")
+IS_ELSEWHERE = (
+    "DATABASE_URL names another Postgres: its backups are made where it runs. The stack's own, and the service "
+    "`backup`, are not in use."
+)
+
+
+def refuse_elsewhere() -> None:
+    """Raises Stop with 2 where the app's database is not the stack's own, of which alone these verbs know."""
+    if not dotenv.own_postgres():
+        raise Stop(IS_ELSEWHERE, 2)
 
 
 def backup(project: str, full: bool = False, fast: bool = False) -> None:
@@ -82,3 +93,4 @@ def inside(project: str, *verb: str) -> Any:
     if not running("backup"):
         raise Stop("The service `backup` isn't running: ./stack up")
     return compose_json("exec", "-T", "backup", *PROGRAM, *verb)
+    refuse_elsewhere()

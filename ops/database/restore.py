@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from ops.database import major
+from ops.database.backup import refuse_elsewhere
 from ops.database.switch import Journal, begin, settle, switch
 from ops.lock import lock
 from ops.machine.checks import configuration
@@ -22,6 +23,7 @@ from ops.words import size
 def restore(to: str, yes: bool, bucket: bool = False) -> None:
     """`bucket`: its database, although the backups here are another one's. Raises Stop."""
     begun = time.monotonic()
+    refuse_elsewhere()
     ensure_docker()
     config = configuration()
     base_images(config)

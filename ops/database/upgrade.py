@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ops.config import override
-from ops.database.backup import backup, verify
+from ops.database.backup import backup, refuse_elsewhere, verify
 from ops.database.major import SERVICES, forget_images, keep_images, put_back, versions
 from ops.database.switch import VOLUME_SETTING, begin, settle, switch
 from ops.lock import lock
@@ -21,6 +21,7 @@ from ops.words import size
 def upgrade(yes: bool) -> None:
     """Raises Stop; the old database serves then."""
     begun = time.monotonic()
+    refuse_elsewhere()
     ensure_docker()
     config = configuration()
     base_images(config)

@@ -6,6 +6,7 @@ import json
 import subprocess
 from dataclasses import dataclass
 
+from ops import dotenv
 from ops.config import Config
 from ops.run import Stop, confirm, docker, forget_opened, run_with
 from ops.words import since
@@ -57,11 +58,12 @@ def holds_database(volume: str, image: str) -> bool:
 def show_volumes(config: Config, remove: str | None, yes: bool) -> None:
     """List this stack's databases, or remove one that isn't in use. Raises Stop."""
     name, image = config.volumes["postgres-data"], config.services["postgres"].image
+    used = name if dotenv.own_postgres() else None
     found = {volume: facts for volume, facts in volumes().items() if facts.project == config.project}
     if remove:
         if remove not in found:
             raise Stop(f"{remove} is no volume of this stack: `./stack volumes` lists them.", 2)
-        if remove == name:
+        if remove == used:
             raise Stop(f"{remove} holds the database that is in use: `docker compose down --volumes` removes it.", 2)
         print(volume_table({remove: found[remove]}))
         confirm("Remove it, and all that is in it?", yes)
@@ -70,7 +72,7 @@ def show_volumes(config: Config, remove: str | None, yes: bool) -> None:
         return
     print(volume_table(found))
     for volume in found:
-        if volume == name:
+        if volume == used:
             print(f"{volume} is in use.")
         elif in_volume(volume, image, "test", "-e", f"{MOUNTED}/.held-by").returncode:
             print(f"{volume}: no server has run on it, as far as is known.")

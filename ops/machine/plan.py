@@ -81,12 +81,14 @@ def compute(config: Config, cpus: int, memory: int) -> dict[str, Any]:
 def recommend(services: dict[str, int], memory: int, worker_memory: int, cpus: float) -> dict[str, str]:
     """APP_MEMORY and POSTGRES_MEMORY with which the machine is well used; empty when not even one worker would fit."""
     fixed = sum(limit for name, limit in services.items() if name not in ("app-1", "app-2", "postgres"))
+    # None where DATABASE_URL names another.
+    least = STEP if services["postgres"] else 0
     for workers in (2, 1):
         for of_all, of_postgres in SHARES:
-            postgres = memory * of_postgres // 100 // STEP * STEP
+            postgres = memory * of_postgres // 100 // STEP * least
             slot = (memory * of_all // 100 - fixed - postgres) // limits.SLOTS // STEP * STEP
-            if postgres >= STEP and slot >= limits.RESERVE + workers * worker_memory:
-                return {"APP_MEMORY": f"{slot}m", "POSTGRES_MEMORY": f"{postgres}m"}
+            if postgres >= least and slot >= limits.RESERVE + workers * worker_memory:
+                return {"APP_MEMORY": f"{slot}m", **({"POSTGRES_MEMORY": f"{postgres}m"} if least else {})}
     return {}
 
 

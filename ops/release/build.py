@@ -6,8 +6,9 @@ import json
 import re
 import subprocess
 
+from ops import dotenv
 from ops.config import Config, override
-from ops.release import releases
+from ops.release import releases, slots
 from ops.run import PROGRESS, Stop, compose, docker, running
 
 CHECK = ("/opt/stack/bin/check",)
@@ -68,6 +69,9 @@ def check_settings(config: Config, release: str, service: str = "app-1", command
     # One that was killed may have left it.
     docker("rm", "--force", name, check=False)
     run = ("run", "--rm", "--name", name, "--no-deps", "--quiet-pull", "-T", service)
+    if command == CHECK and not dotenv.own_postgres() and slots.database_changed(config):
+        # One that can't be used must not replace one that can.
+        command = (*CHECK, "--database")
     try:
         done = compose(*run, *command, check=False, seconds=seconds)
     except subprocess.TimeoutExpired:
@@ -75,7 +79,7 @@ def check_settings(config: Config, release: str, service: str = "app-1", command
     finally:
         docker("rm", "--force", name, check=False)
     said = [line for line in done.stderr.strip().splitlines() if not PROGRESS.match(line)][-20:]
-    was_run = command != CHECK or BEGUN in done.stdout or FOUND in done.stderr
+    was_run = command[:1] != CHECK or BEGUN in done.stdout or FOUND in done.stderr
     if not was_run and (before := entrypoint(releases.image_name(config.project, release))):
         raise Stop("\n".join([f"The image's ENTRYPOINT, {before}, {NOT_RUN}", *said]), 2)
     if late:
@@ -94,7 +98,7 @@ def entrypoint(image: str) -> str:
 
 def migrate() -> bool:
     """Run the one-shot migration of the release that RELEASE names; return whether there was one. Raises Stop."""
-    if not running("postgres"):
+    if dotenv.own_postgres() and not running("postgres"):
         compose("up", "--detach", "--wait", "--no-recreate", "postgres")
     compose("up", "--detach", "--no-deps", "--no-build", "migrate")
     [container] = compose("ps", "--all", "--quiet", "migrate").stdout.split()

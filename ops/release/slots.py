@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ops import dotenv
-from ops.config import resolved
+from ops.config import Config, resolved
 from ops.database import owner
 from ops.lock import STATE
 from ops.release import releases
@@ -140,6 +140,7 @@ def start_app(project: str) -> None:
 
 def start_backup() -> None:
     """Start the backups; if they are not well, that holds nothing up."""
+    # None where DATABASE_URL names another Postgres: compose.yaml.
     compose("up", "--detach", "--no-deps", "backup")
 
 
@@ -151,6 +152,9 @@ def start_all(project: str) -> None:
 def keep(project: str, release: str, rolled_back: str | None = None) -> None:
     """Make what serves now what plain `docker compose` would start, and what a failed rollout goes back to."""
     owner.remember()
+    if not dotenv.own_postgres():
+        # Nothing has used them since the last slot was replaced. The volumes stay.
+        compose("rm", "--stop", "--force", "postgres", "backup", check=False)
     dotenv.replace_file(SNAPSHOT, resolved())
     releases.record(project, release, rolled_back)
     releases.prune(project, [running for slot in SLOTS if (running := release_of(project, slot))])
@@ -167,6 +171,13 @@ def unchanged(project: str, release: str) -> bool:
         if not found or not serves(found) or (found.image, found.settings) != (image, wanted[slot]):
             return False
     return True
+
+
+def database_changed(config: Config) -> bool:
+    """Whether the slots would get another database than the one that they have, or had, if any."""
+    wanted = config.services["app-1"].environment["STACK_DATABASE_URL"]
+    known = json.loads(SNAPSHOT.read_bytes()) if SNAPSHOT.exists() else None
+    return wanted != (known["services"]["app-1"]["environment"].get("STACK_DATABASE_URL") if known else "")
 
 
 def serving_now(project: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
+from ops import dotenv
 from ops.config import Config
 from ops.database import major, owner
 from ops.database.backup import state_of_backups
@@ -77,9 +78,9 @@ def wait_for_answer(config: Config, untouched: bool) -> None:
     try:
         rollout.answered(config, "the app and its database did not answer", {"database": "ok"})
     except Stop as stop:
-        ours = not config.services["app-1"].environment["STACK_DATABASE_URL"]
         well = any(found.healthy for found in slots.containers(config.project, "postgres"))
-        if not (untouched and ours and well and len(slots.serving(config.project)) == len(slots.SLOTS)):
+        all_serve = len(slots.serving(config.project)) == len(slots.SLOTS)
+        if not (untouched and dotenv.own_postgres() and well and all_serve):
             raise
         print(f"{stop} Postgres is well, and nothing was changed: going on.", file=sys.stderr)
 
@@ -116,15 +117,19 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool]:
     major.refuse_another(config)
     with step("Build the images"):
         release = build_all(config.project)
-    # Before the first `compose run`, which makes all of the project's volumes.
-    owner.check_volume(config)
+    own = dotenv.own_postgres()
+    if own:
+        # Before the first `compose run`, which makes all of the project's volumes.
+        owner.check_volume(config)
     same = serving and slots.unchanged(config.project, release)
     with step("Check the settings"):
         if not same:
             check_settings(config, release)
             check_settings(config, release, "backup", ("settings",))
         check_store(config)
-    refuse_empty(config)
+        if not same and own:
+    if own:
+        refuse_empty(config)
     if not serving:
         with step("Start Postgres, migrate, start the slots and Traefik"):
             slots.start_all(config.project)
@@ -133,14 +138,21 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool]:
                 rollout.wait_until_ready(config.project, slot, config.deploy_timeout, found, {})
         return release, True
     # One at a time: `up` stops all that changed before it starts any.
-    with step("Update Postgres, its backups and Traefik"):
-        compose("up", "--detach", "--wait", "--no-deps", "postgres", "traefik")
-        compose("up", "--detach", "--no-deps", "backup")
-        # What an app that was broken into may have set for itself.
-        compose("exec", "-T", "postgres", "rights")
+    with step("Update Postgres, its backups and Traefik" if own else "Update Traefik"):
+        # A Postgres that the slots still use stays until they have another: slots.keep.
+        compose("up", "--detach", "--wait", "--no-deps", "traefik", *(["postgres"] if own else []))
+        if own:
+            slots.start_backup()
+            # What an app that was broken into may have set for itself.
+            compose("exec", "-T", "postgres", "rights")
     answer = rollout.answered(config, "the app did not answer", {})
     migrated = False
-    if not answer.get("at_head") or any(slots.release_of(config.project, slot) != release for slot in slots.SLOTS):
+    moved = slots.database_changed(config)
+    if (
+        moved
+        or not answer.get("at_head")
+        or {slots.release_of(config.project, slot) for slot in slots.SLOTS} != {release}
+    ):
         with step("Migrate"):
             migrated = migrate()
     if not same:
