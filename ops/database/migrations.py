@@ -6,10 +6,14 @@ import ast
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from ops.config import override, parse
+from ops import dotenv
+from ops.config import Config, override, parse
+from ops.database.contract import calls_that_take_away, taken_away
 from ops.machine.checks import configuration
 from ops.machine.images import base_images
 from ops.machine.install import ensure_docker
@@ -21,6 +25,10 @@ from ops.run import HERE, ONE_SHOT, Stop, compose, docker, running, step
 
 # The tag of this checkout's image, beside the one that runs.
 TAG = "migration"
+UNSEEN = (
+    "What autogenerate doesn't see is written by hand, a new value of an enum for one: "
+    """op.execute("ALTER TYPE mood ADD VALUE 'glad'")."""
+)
 
 
 def print_sql() -> None:
@@ -29,11 +37,10 @@ def print_sql() -> None:
     config = configuration()
     base_images(config)
     choose_dockerfile()
-    if not running("postgres"):
+    if dotenv.own_postgres() and not running("postgres"):
         raise Stop("Postgres isn't running, so there is no schema to start from: `./stack up` first.")
     override("RELEASE", TAG)
     image = image_name(config.project, TAG)
-    alembic = (*ONE_SHOT, "migrate", "/opt/stack/bin/run", "alembic")
     try:
         with step("Build this checkout's image"):
             compose("build", "--quiet", "migrate")
@@ -41,21 +48,57 @@ def print_sql() -> None:
         if not known:
             raise Stop("The app has no Alembic configuration, so that nobody knows what its migrations would do.")
         with step("Look where the schema is"):
-            # An app may print at import, too.
-            words = re.findall(r"^(\S+)(?: \(.*\))?$", compose(*alembic, "current").stdout, re.MULTILINE)
-            current = [word for word in words if word in known["graph"]]
-        span = f"{current[0]}:heads" if current else "heads"
-        printed = compose(*alembic, "upgrade", span, "--sql").stdout
+            current, statements = pending(known["graph"])
     finally:
         docker("image", "rm", image, check=False)
     deadline = config.services["migrate"].environment["STACK_MIGRATE_DEADLINE"] or 300
     # As runtime/migrate.py has them run.
     timeouts = f"SET lock_timeout = '1s';\nSET statement_timeout = '{deadline}s';\n\n"
-    found = re.search(r"^(BEGIN;|-- Running upgrade).*", printed, re.MULTILINE | re.DOTALL)
-    if found and "-- Running upgrade" in printed:
-        print(timeouts + found.group().strip())
+    if statements:
+        print(timeouts + statements)
     else:
         print(f"-- Nothing to do: the schema is at {', '.join(current) or 'its base'}.")
+
+
+def pending(graph: dict[str, Any]) -> tuple[list[str], str]:
+    """Where the schema is, and what the migrations of the release in `override` would run on it. Raises Stop."""
+    alembic = (*ONE_SHOT, "migrate", "/opt/stack/bin/run", "alembic")
+    # An app may print at import, too.
+    words = re.findall(r"^(\S+)(?: \(.*\))?$", compose(*alembic, "current").stdout, re.MULTILINE)
+    current = [word for word in words if word in graph]
+    printed = compose(*alembic, "upgrade", f"{current[0]}:heads" if current else "heads", "--sql").stdout
+    found = re.search(r"^(BEGIN;|-- Running upgrade).*", printed, re.MULTILINE | re.DOTALL)
+    return current, found.group().strip() if found and "-- Running upgrade" in printed else ""
+
+
+def refuse_to_take_away(config: Config, release: str, current: str | None) -> None:
+    """Raises Stop with 2 when the release's migrations take away what the `current` one may use; nothing is touched.
+
+    What isn't known before it runs is said, and goes on.
+    """
+    command = config.services["migrate"].environment["STACK_MIGRATE"]
+    if command == "none":
+        return
+    known = revisions.known(image_name(config.project, release))
+    if not known:
+        if command:
+            print(f"What MIGRATE={command} takes away is not known before it runs.", file=sys.stderr)
+        return
+    before = revisions.known(image_name(config.project, current or "latest")).get("graph", {})
+    if set(known["heads"]) <= before.keys():
+        return
+    with step("Look what the migrations would take away"):
+        try:
+            taken = taken_away(pending(known["graph"])[1])
+        except Stop as unknown:
+            print(f"What the migrations take away is not known: {str(unknown).splitlines()[-1]}", file=sys.stderr)
+            return
+    if taken:
+        raise Stop(
+            "\n    ".join(["The migrations take away what the release that serves may use:", *taken])
+            + "\nDeploy a release that doesn't use it, and then: ./stack deploy --contract (docs/database.md).",
+            2,
+        )
 
 
 def write_revision(message: str) -> None:
@@ -83,14 +126,18 @@ def write_revision(message: str) -> None:
             own(*alembic, "revision", "--autogenerate", *next_number(versions), "--message", message)
         written = [path for path in folder.glob("*.py") if not (versions / path.name).exists()]
         if not written or is_empty(written[0].read_text()):
-            raise Stop("There is nothing to write: the migrations make what the models say.")
-        target = versions / written[0].name
-        target.write_text(written[0].read_text())
+            raise Stop(f"There is nothing to write: the migrations make what the models say. {UNSEEN}")
+        target, text = versions / written[0].name, written[0].read_text()
+        if taken := calls_that_take_away(text):
+            print("\n    ".join(["THIS TAKES AWAY WHAT A RELEASE THAT SERVES MAY USE:", *taken]), file=sys.stderr)
+            print("`./stack deploy` refuses it without --contract: docs/database.md.", file=sys.stderr)
+        target.write_text(text)
     ruff = HERE / ".venv/bin/ruff"
     if ruff.exists():
         subprocess.run([str(ruff), "check", "--quiet", "--fix", str(target)], cwd=HERE)
         subprocess.run([str(ruff), "format", "--quiet", str(target)], cwd=HERE)
     print(f"Written: {os.path.relpath(target, HERE)}. Read it: autogenerate takes a rename for a drop and an add.")
+    print(UNSEEN)
 
 
 def copy_for_all(versions: Path, scratch: Path) -> Path:

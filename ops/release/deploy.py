@@ -8,6 +8,7 @@ import time
 
 from ops.config import Config, override
 from ops.database.backup import restore_point, state_of_backups
+from ops.database.migrations import refuse_to_take_away
 from ops.database.switch import settle
 from ops.door import ask
 from ops.lock import lock
@@ -23,8 +24,11 @@ from ops.run import HERE, Stop, compose, running, step
 LEFT_ALONE = ("traefik", "postgres", "backup")
 
 
-def deploy() -> None:
-    """Put this checkout into service. Raises Stop; what served then serves still."""
+def deploy(contract: bool = False) -> None:
+    """Put this checkout into service. Raises Stop; what served then serves still.
+
+    `contract`: although its migrations take away what an earlier release may use.
+    """
     begun = time.monotonic()
     with lock("deploy"):
         config = settle(serving_configuration())
@@ -36,6 +40,8 @@ def deploy() -> None:
                 release = build_release(config.project)
             with step("Check the settings"):
                 check_settings(config, release)
+            if not contract:
+                refuse_to_take_away(config, release, releases.current())
             way_back = name_this_moment(config.project, release)
             with step("Migrate"):
                 migrated = migrate()
@@ -88,7 +94,7 @@ def rollback(wanted: str | None) -> None:
     if answer.get("database") == "ok" and not answer["at_head"]:
         print(
             f"The database's schema ({', '.join(answer['schema'])}) is newer than this release's code "
-            f"({', '.join(answer['head'])}). That is allowed: it was only added to (docs/releases.md)."
+            f"({', '.join(answer['head'])}). That is well if it was only added to (docs/releases.md)."
         )
     print(f"Release {release} serves again, after {time.monotonic() - begun:.1f} s.")
 

@@ -92,6 +92,7 @@ def test_new_revision_is_written_and_its_sql_shown(changed_model: Clone) -> None
     assert new.name.endswith("_notes_can_be_done.py")
     assert f"migrations/versions/{new.name}" in written.stdout
     assert "op.add_column(" in new.read_text()
+    assert "TAKES AWAY" not in written.stderr
 
     printed = changed_model.stack("migrate", "--sql")
     assert printed.returncode == 0, printed.stderr
@@ -102,6 +103,8 @@ def test_new_revision_is_written_and_its_sql_shown(changed_model: Clone) -> None
     again = changed_model.stack("migration", "nothing more")
     assert again.returncode == 1
     assert "There is nothing to write" in again.stderr
+    # Nor would a new value of an enum be seen.
+    assert "ALTER TYPE mood ADD VALUE" in again.stderr
     assert changed_model.compose("ps", "--quiet") == before
     left = run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={changed_model.project}-migration")
     assert left == ""
@@ -115,3 +118,49 @@ def test_sql_when_there_is_nothing_to_do(serving: Clone) -> None:
     printed = serving.stack("migrate", "--sql")
     assert printed.stdout == "-- Nothing to do: the schema is at 0001.\n"
     assert inspect(serving.container("app-1"))["State"]["Running"]
+
+
+# Of names that are no numbers. The second reads the database, so that it can't be written as SQL.
+REVISIONS = (
+    """
+from alembic import op
+
+revision = "f00d"
+down_revision = "0001"
+
+
+def upgrade():
+    op.drop_column("notes", "created_at")
+    op.execute("COMMENT ON TABLE notes IS 'DROP TABLE notes'")
+""",
+    """
+from alembic import op
+
+revision = "feed"
+down_revision = "f00d"
+
+
+def upgrade():
+    assert op.get_bind().exec_driver_sql("SELECT 1").scalar() == 1
+""",
+)
+
+
+def test_deploy_that_takes_something_away(serving: Clone) -> None:
+    """It is named, and refused before anything is touched, until --contract says that it is meant."""
+    folder = serving.folder / "migrations/versions"
+    (folder / "f00d_takes.py").write_text(REVISIONS[0])
+    before = {name: one["Id"] for name, one in serving.containers().items()}
+    refused = serving.stack("deploy")
+    assert refused.returncode == 2
+    assert "may use:\n    ALTER TABLE notes DROP COLUMN created_at\nDeploy a release" in refused.stderr
+    assert serving.psql("SELECT version_num FROM alembic_version") == "0001"
+    assert {name: one["Id"] for name, one in serving.containers().items()} == before
+
+    meant = serving.stack("deploy", "--contract")
+    assert meant.returncode == 0, meant.stderr
+    (folder / "feed_reads.py").write_text(REVISIONS[1])
+    unknown = serving.stack("deploy")
+    assert unknown.returncode == 0, unknown.stderr
+    assert "What the migrations take away is not known: " in unknown.stderr
+    assert serving.psql("SELECT version_num FROM alembic_version") == "feed"
