@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -37,12 +38,12 @@ def chosen(name: str) -> str | None:
     return os.environ.get(name) or read(name)
 
 
-def write(values: dict[str, str], reason: str) -> None:
 def own_postgres() -> bool:
     """Whether the app's database is the stack's own: DATABASE_URL names no other."""
     return not chosen("DATABASE_URL")
 
 
+def write(values: dict[str, str], reason: str) -> None:
     """Set these, where they stand or, below `reason`, at the end. All else stays; a reader sees the old or the new."""
     new, added = text(), []
     for name, value in values.items():
@@ -54,8 +55,16 @@ def own_postgres() -> bool:
     replace_file(FILE, new)
 
 
+def give(path: Path, like: Path) -> None:
+    """Make the path theirs whose `like` is, where we may: what root makes in somebody's folder they go on with."""
+    whose = like.stat()
+    for user in (whose.st_uid, -1):
+        with contextlib.suppress(PermissionError):
+            return os.chown(path, user, whose.st_gid)
+
+
 def replace_file(path: Path, content: str) -> None:
-    """Put `content` in the place of the file, with the same owner and permissions; whole, and on the disk."""
+    """Put `content` in the place of the file, with the same owner and rights where we may; whole, and on the disk."""
     draft = path.with_name(f"{path.name}.new")
     private = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     # What is no UTF-8 stays as it is, too.
@@ -64,9 +73,8 @@ def replace_file(path: Path, content: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     if path.exists():
-        before = path.stat()
-        os.chmod(draft, before.st_mode)
-        os.chown(draft, before.st_uid, before.st_gid)
+        os.chmod(draft, path.stat().st_mode)
+    give(draft, path if path.exists() else path.parent)
     os.replace(draft, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
-import getpass
 import json
 import os
+import pwd
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from ops import run
+from ops import dotenv, run
 from ops.run import HERE, Stop, step
 
 # What `./stack` remembers: the lock, the releases, the configuration that serves.
@@ -25,13 +26,16 @@ ORPHAN_SECONDS = 300
 @contextlib.contextmanager
 def lock(verb: str) -> Iterator[bool]:
     """Hold the project's lock; give whether the last one to hold it was killed. Raises Stop, saying who holds it."""
+    check_rights(os.R_OK | os.W_OK)
     STATE.mkdir(mode=0o700, exist_ok=True)
     file = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    for path in [STATE, *STATE.iterdir()]:
+        dotenv.give(path, HERE)
     try:
         if not taken(file):
             wait_for_orphan(file)
         now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-        holder = {"verb": verb, "pid": os.getpid(), "user": getpass.getuser(), "since": now}
+        holder = {"verb": verb, "pid": os.getpid(), "user": user_name(os.geteuid()), "since": now}
         killed = bool(os.pread(file, 1, 0))
         os.truncate(file, 0)
         os.pwrite(file, json.dumps(holder).encode(), 0)
@@ -43,6 +47,27 @@ def lock(verb: str) -> Iterator[bool]:
             run.inherited.remove(file)
     finally:
         os.close(file)
+
+
+def check_rights(wanted: int) -> None:
+    """Raises Stop where a file that `./stack` reads, or writes, is somebody else's: before anything is begun."""
+    made = STATE.iterdir() if os.access(STATE, os.R_OK | os.X_OK) else ()
+    for path in (HERE, dotenv.FILE, HERE / "app.env", STATE, *made):
+        if path.exists() and not os.access(path, wanted | (os.X_OK if path.is_dir() else 0)):
+            raise denied(path)
+
+
+def denied(path: Path) -> Stop:
+    """That the file is not for who runs this."""
+    owner, me = user_name(path.stat().st_uid), user_name(os.geteuid())
+    return Stop(f"{path} is of {owner}, and {me} may not use it as ./stack does: run this as {owner}.")
+
+
+def user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"
 
 
 def taken(file: int) -> bool:

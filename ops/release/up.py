@@ -40,7 +40,9 @@ def up() -> None:
         # Whatever the umask of the clone, Traefik's own user reads its files.
         folder = HERE / "traefik/dynamic"
         for path in [folder, *folder.glob("*.yaml")]:
-            path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
+            now = path.stat().st_mode
+            if now != (right := now | (0o755 if path.is_dir() else 0o444)):
+                path.chmod(right)
         config = settle(config)
         before = running()
         try:
@@ -125,9 +127,9 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool]:
     with step("Check the settings"):
         if not same:
             check_settings(config, release)
+        if not same and own:
             check_settings(config, release, "backup", ("settings",))
         check_store(config)
-        if not same and own:
     if own:
         refuse_empty(config)
     if not serving:
