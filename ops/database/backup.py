@@ -9,7 +9,7 @@ from typing import Any
 from ops import dotenv
 from ops.machine.checks import check_folder
 from ops.release import revisions
-from ops.run import Stop, compose_json, running, step
+from ops.run import Stop, compose, compose_json, running, step
 from ops.words import duration, since, size
 
 PROGRAM = ("python", "-m", "backup")
@@ -35,9 +35,9 @@ def backup(project: str, full: bool = False, fast: bool = False) -> None:
 
 def backups(project: str, as_json: bool = False) -> None:
     """What there is to restore."""
-    found = inside(project, "list")
+    found, sizes = inside(project, "list"), disk()
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps({"backups": found, **sizes}, indent=2))
         return
     row = "{:<17} {:<12} {:>9} {:>7}  {}"
     print(row.format("NAME", "KIND", "SIZE", "AGE", "VERIFIED"))
@@ -46,7 +46,23 @@ def backups(project: str, as_json: bool = False) -> None:
         print(row.format(one["name"], one["kind"], size(one["bytes"]), duration(one["age_seconds"]), verified))
         if one["restorable"]:
             print(f"  {one['restorable']}")
+    for what, key in (
+        ("The volume of the backups", "volume_bytes"),
+        ("The log in Postgres's own volume", "pg_wal_bytes"),
+    ):
+        print(f"{what}: {size(sizes[key] or 0) if sizes[key] is not None else 'not known'}")
     print(state_of_backups(project))
+
+
+def disk() -> dict[str, int | None]:
+    """Bytes that the volume of the backups takes, and pg_wal in Postgres's own; None where nobody can be asked."""
+    asked = {"volume_bytes": ("backup", "du -sk /backup"), "pg_wal_bytes": ("postgres", 'du -sk "$PGDATA/pg_wal"')}
+    found: dict[str, int | None] = {}
+    for name, (service, command) in asked.items():
+        # That a file went while it was counted is no failure.
+        said = compose("exec", "-T", service, "sh", "-c", command, check=False).stdout.split()
+        found[name] = int(said[0]) * 1024 if said else None
+    return found
 
 
 def verify(project: str) -> None:
@@ -90,7 +106,7 @@ def restore_point(project: str, name: str) -> str:
 def inside(project: str, *verb: str) -> Any:
     """What the running backup container answers to a verb. Raises Stop with what it said."""
     check_folder(project)
+    refuse_elsewhere()
     if not running("backup"):
         raise Stop("The service `backup` isn't running: ./stack up")
     return compose_json("exec", "-T", "backup", *PROGRAM, *verb)
-    refuse_elsewhere()

@@ -18,7 +18,7 @@ def ok(done: "subprocess.CompletedProcess[str]") -> str:
 
 
 def listing(clone: Clone) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(ok(clone.stack("backups", "--json")))
+    found: list[dict[str, Any]] = json.loads(ok(clone.stack("backups", "--json")))["backups"]
     return found
 
 

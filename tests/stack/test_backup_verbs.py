@@ -1,0 +1,62 @@
+"""What the verbs of the backups say, and of what."""
+
+import json
+
+import pytest
+
+from tests.stack.backups import health, inside, ok
+from tests.stack.stacks import Clone, wait_until
+
+
+def test_sizes_on_the_disk(backed_up: Clone) -> None:
+    """What the backups take, and the log that Postgres keeps: a segment of it is 16 MiB."""
+    found = json.loads(ok(backed_up.stack("backups", "--json")))
+    kilobytes = int(inside(backed_up, "du", "-sk", "/backup").split()[0])
+    assert found["volume_bytes"] == pytest.approx(kilobytes * 1024, rel=0.5)
+    assert found["pg_wal_bytes"] >= 2**24
+    assert "The log in Postgres's own volume: " in ok(backed_up.stack("backups"))
+    backed_up.compose("stop", "postgres")
+    try:
+        assert json.loads(ok(backed_up.stack("backups", "--json")))["pg_wal_bytes"] is None
+    finally:
+        backed_up.compose("start", "postgres")
+    wait_until(lambda: health(backed_up) == "healthy", 60)
+
+
+# As the next release has it.
+NEWER = """
+from alembic import op
+
+revision = "newer"
+down_revision = "0001"
+
+
+def upgrade():
+    op.execute("ALTER TABLE notes ADD COLUMN done bool")
+"""
+
+
+def test_older_code_is_checked_out(backed_up: Clone) -> None:
+    """A backup is judged by itself, and its schema by the release that serves, whatever the checkout knows."""
+    new = backed_up.folder / "migrations/versions/newer.py"
+    new.write_text(NEWER)
+    ok(backed_up.stack("deploy"))
+    new.unlink()
+    done = backed_up.stack("verify")
+    assert "Schema revision: newer." in ok(done)
+    assert "is good" in done.stdout
+    assert "doesn't know" not in done.stderr
+    ok(backed_up.stack("backup"))
+    done = backed_up.stack("restore", "--to", "latest")
+    assert "Restore to   the newest that was received" in done.stdout
+    assert "But " not in done.stdout
+
+
+def test_verification_before_the_first_backup(backed_up: Clone) -> None:
+    """There is nothing to verify, which is no verification that failed."""
+    young = ("exec", "-T", "-e", "BACKUP_FOLDER=young", "backup")
+    said = backed_up.compose(*young, "python", "-m", "backup", "verify", check=False)
+    assert "There is no backup to verify yet" in said
+    asked = "from backup import server; print(server.recall('verify'))"
+    assert backed_up.compose(*young, "python", "-c", asked) == "{}\n"
+    inside(backed_up, "rm", "-r", "/backup/young")
