@@ -6,7 +6,7 @@ from typing import Any
 
 from apscheduler.triggers.cron import CronTrigger  # type: ignore[import-not-found]  # not in .venv
 
-from backup.server import Failure
+from backup.server import Failure, now
 
 SCHEDULES = {"BACKUP_FULL": "0 3 * * sun", "BACKUP_INCREMENTAL": "0 3 * * mon-sat", "BACKUP_VERIFY": "0 5 * * sun"}
 NETWORKS = Path("/sys/class/net")
@@ -48,9 +48,12 @@ def crontab(setting: str) -> Any:
     if len(fields) == 5 and any(letter.isdigit() for letter in fields[4]):
         raise Wrong(f"{setting}={text} is wrong: days of the week by name, as in mon-fri.")
     try:
-        return CronTrigger.from_crontab(text, timezone="UTC")
+        trigger = CronTrigger.from_crontab(text, timezone="UTC")
     except ValueError as error:
         raise Wrong(f"{setting}={text} is wrong: minute hour day month weekday ({error}).") from None
+    if not trigger.get_next_fire_time(None, now()):
+        raise Wrong(f"{setting}={text} is wrong: there is no such day.")
+    return trigger
 
 
 def bucket() -> str | None:

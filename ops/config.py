@@ -26,6 +26,7 @@ ALLOWED = {
     "STATEMENT_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
     "LOCK_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
     "IDLE_TRANSACTION_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
+    "MIGRATE_DEADLINE": (r"(\d{1,5}(\.\d+)?)?", "a number of seconds, a day at most"),
     "ALIASES": (r"redirect|serve", "redirect or serve"),
     "ACME_EMAIL": (r"[^@\s,]+@[\w-]+(\.[\w-]+)+|", "an address like you@example.com, or nothing"),
     "ACME_CA": (r"https://\S+", "the https:// address of an ACME directory"),
@@ -39,9 +40,9 @@ ALLOWED = {
     "CLIENT_IN_FLIGHT_LIMIT": (NUMBER, "a whole number of requests"),
     "RATE_LIMIT": (rf"{NUMBER}|", "a whole number of requests a second, or nothing"),
 }
-# Bytes that any container needs.
 # Where the stack's own Postgres listens.
 OWN_SOCKET = "host=/var/run/postgresql"
+# Bytes that any container needs.
 LEAST = 32 * 2**20
 # Where Traefik's environment has it under a name of Traefik's.
 ACME = "TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_"
@@ -114,17 +115,22 @@ def parse(text: str) -> Config:
     ports = [str(one["published"]) for one in found["services"]["traefik"]["ports"] if one.get("published")]
     if len(ports) < 2:
         raise Stop("The service `traefik` must publish HTTP_PORT and HTTPS_PORT: ./stack asks the app through them.", 2)
-    own = {"DEPLOY_TIMEOUT": str(found["x-deploy"]["timeout"]), "HTTP_PORT": ports[0], "HTTPS_PORT": ports[1]}
+    own = {
+        "DEPLOY_TIMEOUT": str(found["x-deploy"]["timeout"]),
+        "HTTP_PORT": ports[0],
+        "HTTPS_PORT": ports[1],
+        "MIGRATE_DEADLINE": services["migrate"].environment["STACK_MIGRATE_DEADLINE"],
+    }
     check_values({**services["traefik"].environment, **services["postgres"].environment, **own})
     check_sizes_of(services)
+    if OWN_SOCKET in services["app-1"].environment["STACK_DATABASE_URL"]:
+        raise Stop("DATABASE_URL is wrong: it names the stack's own Postgres, which is there without it. Remove it.", 2)
     slot, edge = services["app-1"].environment, found["networks"]["edge"]
     return Config(
         project=found["name"],
         services=services,
         volumes={name: one["name"] for name, one in found["volumes"].items()},
         edge=edge["name"],
-    if OWN_SOCKET in services["app-1"].environment["STACK_DATABASE_URL"]:
-        raise Stop("DATABASE_URL is wrong: it names the stack's own Postgres, which is there without it. Remove it.", 2)
         ipv6=bool(edge.get("enable_ipv6")),
         subnets=[subnet(place, one["subnet"]) for place, one in enumerate(edge.get("ipam", {}).get("config") or [])],
         ports=(int(ports[0]), int(ports[1])),
@@ -141,7 +147,8 @@ def check_sizes_of(services: dict[str, Service]) -> None:
     """Raises Stop with 2 for what no container could live with, which the engine would take."""
     for name, prefix in (("app-1", "APP"), ("postgres", "POSTGRES")):
         memory, cpus = services[name].memory, services[name].cpus
-        if 0 < memory < LEAST:
+        # POSTGRES_MEMORY=0 is no limit, and so is a Postgres that doesn't run.
+        if memory < LEAST and (memory or prefix == "APP"):
             raise Stop(f"{prefix}_MEMORY is wrong: {memory} bytes. With a unit it is megabytes or more, like 512m.", 2)
         if not 0 <= cpus <= (os.cpu_count() or 1):
             raise Stop(f"{prefix}_CPUS={cpus:g} is wrong: this machine has {os.cpu_count()}; 0 is no limit.", 2)

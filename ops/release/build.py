@@ -86,6 +86,9 @@ def check_settings(config: Config, release: str, service: str = "app-1", command
         raise Stop("\n".join([f"The app's import did not end within DEPLOY_TIMEOUT={seconds:g} s:", *said]))
     if done.returncode == 2:
         raise Stop(said[-1], 2)
+    if done.returncode and service == "backup":
+        # Its program has not been reached.
+        raise Stop("\n".join(["BACKUP_S3_KEYS or BACKUP_NETWORK is wrong:", *said]), 2)
     if done.returncode:
         raise Stop("\n".join(["The app can't be started:", *said]))
 

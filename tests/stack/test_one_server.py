@@ -21,13 +21,22 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     volume = f"{clone.project}_postgres-20261101000000"
     labels = (f"com.docker.compose.project={clone.project}", "com.docker.compose.volume=postgres-data")
     run("docker", "volume", "create", *(f"--label={label}" for label in labels), volume)
-    with (clone.folder / ".env").open("a") as env:
-        env.write(f"POSTGRES_VOLUME={volume}\n")
+    first = f"{clone.project}-first"
     try:
+        clone.compose("build", "--quiet", "postgres")
+        given = ("--volume", f"{volume}:/var/lib/postgresql", "--env", "POSTGRES_DB=app", "--env", "PROJECT=first")
+        trust = ("--env", "POSTGRES_HOST_AUTH_METHOD=trust", f"{clone.project}-postgres")
+        run("docker", "run", "--detach", "--name", first, "--network", "none", *given, *trust)
+        wait_until(lambda: "accepting connections" in run("docker", "exec", first, "healthy", check=False), 60)
+        run("docker", "stop", first)
+        run("docker", "rm", first)
+        with (clone.folder / ".env").open("a") as env:
+            env.write(f"POSTGRES_VOLUME={volume}\n")
         done = clone.stack("up")
         assert done.returncode == 0, done.stderr
         yield clone
     finally:
+        run("docker", "rm", "--force", first, check=False)
         clone.remove()
 
 
@@ -85,6 +94,22 @@ def test_another_project_on_the_volume_is_refused(moved: Clone) -> None:
         run("docker", "volume", "rm", f"{moved.project}-other_postgres-socket")
     with moved.client() as client:
         wait_until(lambda: client.get("/health").json()["database"] == "ok")
+
+
+def test_volume_of_a_mistyped_name(moved: Clone) -> None:
+    """Under plain Compose it is made, empty: the server does not begin there."""
+    with (moved.folder / ".env").open("a") as env:
+        env.write(f"POSTGRES_VOLUME={moved.project}_mistyped\n")
+    other = ("--project-name", f"{moved.project}-other")
+    try:
+        moved.compose(*other, "up", "--detach", "--wait", "postgres", check=False)
+        sentence = f"POSTGRES_VOLUME={moved.project}_mistyped names a volume that holds no database"
+        assert sentence in moved.compose(*other, "logs", "postgres")
+    finally:
+        moved.compose(*other, "down", "--volumes", "--timeout", "1")
+        run("docker", "image", "rm", f"{moved.project}-other-postgres")
+        text = (moved.folder / ".env").read_text()
+        (moved.folder / ".env").write_text(text.replace(f"POSTGRES_VOLUME={moved.project}_mistyped\n", ""))
 
 
 def test_lock_is_free_after_a_kill(moved: Clone) -> None:
