@@ -1,0 +1,75 @@
+"""When the owner of a bucket counts as lost."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from backup import server
+
+BEGAN = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
+
+
+class Clocks:
+    """Ours, which only goes forward, and how far the owner's is before it or behind."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def says(self, ahead: float = 0) -> str:
+        """A sign of life of this moment, by a clock that is so far ahead of ours."""
+        return (BEGAN + timedelta(seconds=self.seconds + ahead)).isoformat()
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    return Clocks()
+
+
+@pytest.fixture
+def bucket(clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module, at the start of a service. What it needs of PyPI, for other things, is in the image alone."""
+    cron = ModuleType("apscheduler.triggers.cron")
+    cron.CronTrigger = object  # type: ignore[attr-defined]  # to be imported, and not used here
+    for name in ("zstandard", "apscheduler", "apscheduler.triggers"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, cron.__name__, cron)
+    module = importlib.import_module("backup.bucket")
+    monkeypatch.setattr(module, "watched", ("", 0))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 1000 + clocks.seconds))
+    monkeypatch.setattr(server, "now", lambda: BEGAN + timedelta(seconds=clocks.seconds))
+    yield module
+    for name in ("backup.bucket", "backup.settings"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("ahead", [0, 2600, -2600])
+def test_owner_that_is_lost(bucket: Any, clocks: Clocks, ahead: float) -> None:
+    """After 15 minutes without a new sign of life, by our own clock, also where the owner's is 43 minutes off."""
+    for _ in range(100):
+        sign = clocks.says(ahead)
+        assert not bucket.silent(sign)
+        clocks.seconds += bucket.ALIVE
+    # The last one was seen a minute ago.
+    last, clocks.seconds = sign, clocks.seconds + bucket.LOST - bucket.ALIVE
+    assert not bucket.silent(last)
+    clocks.seconds += bucket.ALIVE + 1
+    assert bucket.silent(last)
+    # One that comes after all is life.
+    assert not bucket.silent(clocks.says(ahead))
+
+
+def test_owner_of_long_ago(bucket: Any, clocks: Clocks) -> None:
+    """One who has been silent for over an hour need not be watched first, whoever's clock is wrong."""
+    sign = clocks.says()
+    clocks.seconds += bucket.LONG_LOST + 1
+    assert bucket.silent(sign)
+
+
+def test_promise_of_the_page(bucket: Any) -> None:
+    """What docs/backups.md says: a sign each minute, lost after 15."""
+    assert (bucket.ALIVE, bucket.LOST) == (60, 15 * 60)
