@@ -33,7 +33,10 @@ CONTAINS = "Contains the revisions "
 # What the drivers say of a table that somebody else uses.
 IN_USE = re.compile(r"canceling statement due to lock timeout|deadlock detected")
 # What a server says that is there and will not have us, however long we wait: libpq has no SQLSTATE of a connection.
-REFUSED = re.compile(r'authentication failed|no pg_hba\.conf entry|(?:role|database) "[^"]*" does not exist')
+REFUSED = re.compile(
+    r'authentication failed|no pg_hba\.conf entry|(?:role|database) "[^"]*" does not exist'
+    r"|certificate|does not support SSL"
+)
 RUNNING = re.compile(r"Running (?P<step>(?:up|down)grade .*)")
 # Whether who has the lock is this role, and not somebody who would only be in the way; nothing when nobody has it.
 HOLDER = """

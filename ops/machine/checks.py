@@ -39,7 +39,8 @@ def oddities() -> list[str]:
     for name in sorted(known_settings() & set(os.environ)):
         in_file = dotenv.read(name)
         if in_file and in_file != os.environ[name]:
-            said.append(f"This shell sets {name}={os.environ[name]}, which wins over {in_file} in .env.")
+            sentence = f"This shell sets {name}={os.environ[name]}, which wins over {in_file} in .env."
+            said.append(PASSWORD.sub("://…@", sentence))
     for file, secret in ((dotenv.FILE, PASSWORD.search(dotenv.text())), (HERE / "app.env", app_env())):
         if secret and file.stat().st_mode & 0o004:
             said.append(f"Everybody on this machine can read {file.name}: chmod 600 {file.name}")

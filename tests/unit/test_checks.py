@@ -56,6 +56,13 @@ def test_oddities(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "Everybody on this machine can read app.env: chmod 600 app.env",
     ]
     monkeypatch.setenv("WORKERS", "2")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://app:hunter2@one.test/app")
+    (folder / ".env").write_text("WORKERS=2\nDATABASE_URL=postgresql://app:hunter2@db.test/app\n")
+    told = (
+        "This shell sets DATABASE_URL=postgresql://…@one.test/app, which wins over postgresql://…@db.test/app in .env."
+    )
+    assert told in checks.oddities()
+    monkeypatch.delenv("DATABASE_URL")
     (folder / "app.env").chmod(0o600)
     (folder / "app.env").write_text("")
     (folder / ".env").write_text("WORKERS=2\nDATABASE_URL=postgresql://app:x@db.test/app\n")
