@@ -1,8 +1,10 @@
 """A real Postgres 18 for the tests that need no Docker."""
 
+import itertools
 import os
 import shutil
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,41 +23,70 @@ YOUR_TESTS = ("tests/app/", "tests/stack/test_yours.py")
 NOBODY = 65534
 
 
-# Which files bring stacks of their own, none of which the others touch: their tests wait a lot, and run beside those.
-ROOMS = {
-    **dict.fromkeys(("test_deploy", "test_faults", "test_overloaded", "test_walk"), "releases"),
-    **dict.fromkeys(
-        ("test_certificates", "test_client_address", "test_malformed", "test_abuse", "test_overload"), "front door"
-    ),
-    **dict.fromkeys(
-        ("test_backup", "test_backup_schedule", "test_offsite", "test_planted", "test_restore", "test_switch"),
-        "backups",
-    ),
-    **dict.fromkeys(("test_bucket", "test_history"), "history"),
+# Files of tests/stack that share a stack (the fixture of this name), and so a worker. Every other brings its own.
+PLAIN = ("benchmark", "boot", "containers", "database_away", "docs_pages", "front_door", "headers", "made_up_requests")
+SHARED = {
+    **dict.fromkeys((*PLAIN, "sizes", "upstream"), "stack"),
+    **dict.fromkeys(("abuse", "client_address", "malformed", "overload"), "echo"),
 }
+# The rooms that take longest, in this order: what begins last should be short. A run's last lines have the minutes.
+LONGEST = (
+    *("deploy", "stack", "host", "switch", "bucket", "backup", "apps", "echo", "backup_schedule", "offsite"),
+    *("certificates", "upgrade", "history", "walk", "overloaded", "restore", "update", "faults"),
+)
+# What `--quick` runs: all that needs no engine, and one release's way through a stack.
+QUICK = (
+    *("tests/app/", "tests/unit/", "tests/runtime/", "tests/migrations/"),
+    "tests/stack/test_deploy.py::test_deploys_and_rollbacks",
+    "tests/stack/test_front_door.py::test_https",
+    "tests/stack/test_containers.py::test_migrations_ran_once_and_before_the_app",
+    "tests/stack/test_yours.py",
+)
+
+
+def room(nodeid: str) -> str:
+    """Where a test runs: with those that share its stack, or with all that need no engine."""
+    file = Path(nodeid.partition("::")[0])
+    name = file.stem.removeprefix("test_")
+    return SHARED.get(name, name) if file.parent.name == "stack" else "host"
 
 
 class Rooms(LoadScopeScheduling):  # type: ignore[misc]
-    """The tests on the engine, which wait a lot, in a worker for each of their stacks; all others in one of theirs."""
+    """A worker for each room: the tests on the engine wait a lot, so that one's run while the other's do."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = Path(nodeid.partition("::")[0])
-        return ROOMS.get(file.stem, "engine") if file.parent.name == "stack" else "host"
+        return room(nodeid)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="the tests that take minutes as well")
+    parser.addoption("--quick", action="store_true", help="what every change should pass, in six minutes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The order is LONGEST's, not that of how many tests a room has.
+    config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--long"):
-        left_out = [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    def wanted(item: pytest.Item) -> bool:
+        if config.getoption("--quick"):
+            return item.nodeid.startswith(QUICK) and not item.get_closest_marker("long")
+        return bool(config.getoption("--long")) or not item.get_closest_marker("long")
+
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items[:] = sorted(filter(wanted, items), key=lambda item: ranks.get(room(item.nodeid), len(ranks)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says whose the tests were: a failure among yours is your app's."""
+    """Says which files took long, and whose the tests were: a failure among yours is your app's."""
+    seconds: dict[str, float] = defaultdict(float)
+    for one in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(one, pytest.TestReport):
+            seconds[one.nodeid.partition("::")[0]] += one.duration
+    longest = sorted(((spent, file) for file, spent in seconds.items() if spent > 30), reverse=True)[:12]
+    terminalreporter.write_line(f"Minutes: {', '.join(f'{file} {spent / 60:.1f}' for spent, file in longest) or '-'}.")
     for whose, mine in (("Yours", True), ("The stack's", False)):
         counts = {
             outcome: sum(f"{getattr(one, 'nodeid', '')}/".startswith(YOUR_TESTS) == mine for one in reports)

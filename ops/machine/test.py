@@ -14,8 +14,9 @@ from ops.run import HERE, Stop, step
 
 
 def test(arguments: list[str]) -> None:
-    """The stack's tests, and those in tests/app. Raises Stop."""
+    """The stack's tests, and those in tests/app; in CI the long ones too. Raises Stop."""
     in_ci = bool(os.environ.get("CI"))
+    quick = "--quick" in arguments
     left_out: list[str] = []
     python = ensure_venv()
     try:
@@ -26,7 +27,7 @@ def test(arguments: list[str]) -> None:
             raise
         left_out = ["-m", "not docker"]
         print(f"Left out: the tests on a Docker engine. {stop}", file=sys.stderr)
-    if not left_out and not shutil.which("chromium"):
+    if not left_out and not quick and not shutil.which("chromium"):
         with step("Install Chromium"):
             try:
                 engine.apt("update")
@@ -37,8 +38,11 @@ def test(arguments: list[str]) -> None:
                 print("Left out: the tests in a browser. Chromium can't be installed.", file=sys.stderr)
     sys.stderr.flush()
     os.chdir(HERE)
-    # Two workers, shared out by tests/conftest.py: one waits for containers while the other computes.
-    os.execv(python, [python, "-m", "pytest", "-n", "2", *left_out, *arguments])
+    if in_ci and not quick:
+        arguments = ["--long", *arguments]
+    # Shared out by tests/conftest.py: one waits for containers while another computes. The long ones wait most.
+    workers = "3" if "--long" in arguments else "2"
+    os.execv(python, [python, "-m", "pytest", "-n", workers, *left_out, *arguments])
 
 
 def ensure_venv() -> str:

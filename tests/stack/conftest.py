@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.conftest import room
 from tests.stack.backups import listing, ok
 from tests.stack.echo import Echo
 from tests.stack.stacks import Clone, Repository, Stack, wait_until
@@ -13,8 +14,10 @@ from tests.stack.stacks import Clone, Repository, Stack, wait_until
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if isinstance(item, pytest.Function) and Path(__file__).parent in item.path.parents:
             item.add_marker("docker")
+            if elsewhere := {"stack", "echo"} & set(item.fixturenames) - {room(item.nodeid)}:
+                raise pytest.UsageError(f"{item.nodeid} shares {elsewhere}: SHARED in tests/conftest.py lacks its file")
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +49,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 
 @pytest.fixture(scope="module")
 def backed_up(clone: Clone) -> Clone:
-    """A stack whose first full backup is there."""
+    """A stack whose first full backup is there, and whose slots drain for as short as they may."""
+    with clone.env_file.open("a") as dotenv:
+        dotenv.write("DRAIN_SECONDS=2\n")
     ok(clone.stack("up"))
-    wait_until(lambda: bool(listing(clone)), 90)
+    wait_until(lambda: bool(listing(clone)))
     return clone
 
 
@@ -68,9 +73,9 @@ def serving(clone: Clone) -> Clone:
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
+def repository(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Repository]:
     """A clone with a history, whose first release serves."""
-    repository = Repository(tmp_path_factory.mktemp("repository"))
+    repository = Repository(tmp_path_factory.mktemp("repository"), request.path.stem.removeprefix("test_"))
     repository.remove()
     try:
         started = repository.stack("up")

@@ -21,6 +21,9 @@ from tests.conftest import REPO
 # What the tests put in the place of the app in this checkout, which may be anybody's.
 APP = "tests/apps/notes"
 BASE_IMAGES = ("PYTHON_IMAGE", "POSTGRES_IMAGE", "TRAEFIK_IMAGE")
+# Seconds that anything may take on a machine with other work: a deadline is for what would never come. A promise about
+# time has its own, beside the promise.
+PATIENCE = 120
 # The environment of the test run, without the settings of a stack that its user may run.
 CLEAN = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
 
@@ -54,7 +57,7 @@ def command(pid: int) -> bytes:
         return b""
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {condition.__name__}"
@@ -64,7 +67,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
 def prune(kind: str, label: str, *options: str) -> None:
     """Remove what nothing uses, once nobody else's prune is under way: the engine has one at a time."""
     argv = ("docker", kind, "prune", "--force", *options, "--filter", label)
-    wait_until(lambda: "already running" not in run(*argv, check=False), 120)
+    wait_until(lambda: "already running" not in run(*argv, check=False))
 
 
 def free_ports(count: int) -> list[int]:
@@ -162,7 +165,7 @@ class Stack:
         ours = ("--filter", f"label=com.docker.compose.project={self.project}", "--filter", "status=created")
         for left in run("docker", "ps", "--all", "--quiet", *ours).split():
             run("docker", "rm", "--force", left, check=False)
-        self.compose("down", "--volumes", "--remove-orphans", "--rmi", "all", "--timeout", "3", check=False)
+        self.compose("down", "--volumes", "--remove-orphans", "--rmi", "all", "--timeout", "0", check=False)
         for release in run(
             "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{self.project}-app"
         ).split():
