@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import struct
+from threading import Thread
 
 from .demand import LISTENER
 from .settings import SOCKET_FOLDER
@@ -40,122 +41,99 @@ def as_role(message: bytes, role: bytes) -> bytes:
     return HEAD.pack(HEAD.size + len(changed), code) + changed
 
 
+def introduce(app: socket.socket, postgres: socket.socket, role: bytes) -> None:
+    """Pass on what the app says until Postgres knows who it is. Something else is Postgres's to answer."""
+    while True:
+        message = app.recv(HEAD.size, socket.MSG_WAITALL)
+        length, code = HEAD.unpack(message) if len(message) == HEAD.size else (0, 0)
+        if not HEAD.size <= length <= LONGEST:
+            return postgres.sendall(message)
+        message += app.recv(length - HEAD.size, socket.MSG_WAITALL)
+        postgres.sendall(as_role(message, role) if code >> 16 == MAJOR else message)
+        # To a request for encryption it answers with one letter.
+        if code not in ENCRYPTION or not (refused := postgres.recv(1)):
+            return
+        app.sendall(refused)
+
+
 class End:
-    """One end of a connection. What it can't take at once waits, and the other end is not heard meanwhile."""
+    """One end of a connection. `kept` is what it can't take at once; the other end is not heard meanwhile."""
 
     other: "End"
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self.socket, self.number = connection, connection.fileno()
-        self.unsent = b""
-        # Whether it will say nothing more.
-        self.ended = False
-        # What the selector was told to wait for.
-        self.awaited = 0
-        # Of an app's end: what it has said so far, until Postgres knows by that who it is.
-        self.opening: bytes | None = None
-
-    def open(self, words: memoryview, role: bytes) -> memoryview:
-        """What may be passed on of an opening that goes on with these words, with the role in the place of the user.
-
-        A client that says something else is Postgres's to answer.
-        """
-        said, opening = b"", (self.opening or b"") + words
-        self.opening = opening
-        while self.opening is not None and len(opening) >= HEAD.size:
-            length, code = HEAD.unpack_from(opening)
-            is_whole = HEAD.size <= length <= LONGEST
-            if is_whole and len(opening) < length:
-                break
-            message, opening = (opening[:length], opening[length:]) if is_whole else (opening, b"")
-            said += as_role(message, role) if is_whole and code >> 16 == MAJOR else message
-            self.opening = opening if is_whole and code in ENCRYPTION else None
-        return memoryview(said + opening if self.opening is None else said)
+        self.kept = b""
+        # What the kernel was told to wait for.
+        self.awaited = select.EPOLLIN
 
 
 class Relay:
-    def __init__(self, listener: socket.socket) -> None:
-        listener.setblocking(False)
-        self.listener, self.number = listener, listener.fileno()
+    def __init__(self, listener: socket.socket, role: bytes) -> None:
+        self.listener, self.role = listener, role
         # Not of `selectors`, which costs as much as all the rest.
         self.epoll = select.epoll()
         self.epoll.register(listener, select.EPOLLIN)
         self.ends: dict[int, End] = {}
-        self.buffer = memoryview(bytearray(SIZE))
-        self.role = os.environ["STACK_ROLE"].encode()
 
     def run(self) -> None:
         while True:
             for number, events in self.epoll.poll():
-                if number == self.number:
-                    self.accept()
+                if number == self.listener.fileno():
+                    # Where there may be no file or thread more, whoever connected is told.
+                    with contextlib.suppress(OSError, RuntimeError):
+                        Thread(target=self.begin, args=self.listener.accept()[:1], daemon=True).start()
                 # One that has ended is also told of as an error.
                 if number in self.ends and events & ~select.EPOLLIN:
-                    self.flush(self.ends[number])
+                    self.say(self.ends[number])
                 if number in self.ends and events & ~select.EPOLLOUT:
                     self.hear(self.ends[number])
 
-    def accept(self) -> None:
-        try:
-            connection, _ = self.listener.accept()
-        except OSError:
-            return
+    def begin(self, connection: socket.socket) -> None:
+        """In a thread, for it waits for the app's words."""
         there = socket.socket(socket.AF_UNIX)
-        app, postgres = End(connection), End(there)
-        app.other, postgres.other = postgres, app
-        app.opening = b""
-        # As if nobody listened, where nobody does.
-        with contextlib.suppress(OSError):
+        try:
             there.connect(f"{SOCKET_FOLDER}/.s.PGSQL.{PORT}")
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.ends |= {app.number: app, postgres.number: postgres}
-            self.wait(app)
-            return
-        self.close(app)
+            introduce(connection, there, self.role)
+        except OSError:
+            # As if nobody listened, where nobody does.
+            connection.close()
+            return there.close()
+        app, postgres = End(connection), End(there)
+        app.other, postgres.other = postgres, app
+        for end in (app, postgres):
+            self.epoll.register(end.number, end.awaited)
+        # At one moment, and nothing of either is looked at before it.
+        self.ends.update({app.number: app, postgres.number: postgres})
 
     def hear(self, end: End) -> None:
-        if not end.awaited & select.EPOLLIN:
+        if end.other.kept:
             return
         try:
-            size = end.socket.recv_into(self.buffer)
+            words = end.socket.recv(SIZE)
         except BlockingIOError:
             return
         except OSError:
-            size = 0
-        words = self.buffer[:size]
-        if size and end.opening is not None:
-            words = end.open(words, self.role)
-        if words:
-            self.say(end.other, words)
-        elif not size:
-            end.ended = True
-            self.flush(end.other)
+            words = b""
+        if not words:
+            return self.close(end)
+        end.other.kept = words
+        self.say(end.other)
 
-    def flush(self, end: End) -> None:
-        self.say(end, memoryview(end.unsent))
-
-    def say(self, end: End, words: memoryview) -> None:
-        sent = 0
-        if words:
-            try:
-                sent = end.socket.send(words)
-            except BlockingIOError:
-                pass
-            except OSError:
-                # It has gone. It may have said something before that: it is heard to its end.
-                sent = len(words)
-        before, end.unsent = end.unsent, bytes(words[sent:])
-        if end.other.ended and not end.unsent:
-            self.close(end)
-        elif before or end.unsent:
-            self.wait(end)
-
-    def wait(self, end: End) -> None:
-        """Wait for what either end may do now."""
+    def say(self, end: End) -> None:
+        try:
+            sent = end.socket.send(end.kept)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # It has gone. It may have said something before that: it is heard to its end.
+            sent = len(end.kept)
+        end.kept = end.kept[sent:]
+        # What either end may do now.
         for one in (end, end.other):
-            heard = not one.ended and not one.other.unsent
-            awaited = select.EPOLLIN * heard | select.EPOLLOUT * bool(one.unsent)
+            awaited = select.EPOLLIN * (not one.other.kept) | select.EPOLLOUT * bool(one.kept)
             if awaited == one.awaited:
                 continue
             if not awaited:
@@ -169,11 +147,11 @@ class Relay:
 
     def close(self, end: End) -> None:
         for one in (end, end.other):
-            self.ends.pop(one.number, None)
-            # The selector forgets it with that.
+            del self.ends[one.number]
+            # The kernel forgets it with that.
             one.socket.close()
 
 
 def main() -> int:
-    Relay(socket.socket(fileno=LISTENER)).run()
+    Relay(socket.socket(fileno=LISTENER), os.environ["STACK_ROLE"].encode()).run()
     return 0

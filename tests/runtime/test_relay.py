@@ -112,6 +112,9 @@ def test_last_words_arrive(demand: Demand, tmp_path: Path) -> None:
             with socket.create_connection(listener.getsockname(), timeout=20) as app:
                 # The relay looks for the other side only when somebody has come.
                 its, _ = there.accept()
+                # Which is no startup message, and so passed on as it is.
+                app.sendall(b"GET / HT")
+                assert its.recv(8, socket.MSG_WAITALL) == b"GET / HT"
                 speaker, hearer = (app, its) if app_first else (its, app)
                 hearing = pool.submit(hear, hearer)
                 speaker.sendall(ROW.encode() * 50)
