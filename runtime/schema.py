@@ -4,22 +4,20 @@ With a psycopg of the stack's own, which the app's process never sees.
 """
 
 import json
-import os
-import selectors
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .demand import LISTENER
 from .environment import STACK, libpq_url
+from .notes import FOLDER
 
 if TYPE_CHECKING:
     import psycopg
 
 # Where it listens.
-SOCKET = Path(os.environ.get("SLOT_FOLDER", "/tmp")) / "schema.sock"  # noqa: S108 - a tmpfs of the container
+SOCKET = FOLDER / "schema.sock"
 # Seconds that the database has for an answer.
 TIMEOUT = 1
 # Seconds without a question after which it ends: memory for something that is asked every hour.
@@ -36,43 +34,34 @@ class Asker:
         import psycopg
         from psycopg.errors import InsufficientPrivilege, UndefinedTable
 
-        for _ in range(2):
-            known = self.connection
-            try:
-                self.connection = self.connection or psycopg.connect(
-                    self.url,
-                    autocommit=True,
-                    connect_timeout=TIMEOUT,
-                    options=f"-c statement_timeout={TIMEOUT}s",
-                )
-                rows = self.connection.execute("SELECT version_num FROM alembic_version").fetchall()
-                # In Python's order and not in that of the database's collation: it is compared with the image's.
-                return {"database": "ok", "schema": sorted(row[0] for row in rows)}
-            except (UndefinedTable, InsufficientPrivilege):
-                return {"database": "ok", "schema": []}
-            except psycopg.Error as error:
-                lost = known and known.broken
-                self.forget()
-                said = " ".join(str(error).split())
-                if not lost:
-                    break
-        return {"database": "away", "why": said or "no reason given"}
-
-    def forget(self) -> None:
-        if self.connection:
-            self.connection.close()
-        self.connection = None
+        is_new = not self.connection
+        try:
+            self.connection = self.connection or psycopg.connect(
+                self.url, autocommit=True, connect_timeout=TIMEOUT, options=f"-c statement_timeout={TIMEOUT}s"
+            )
+            rows = self.connection.execute("SELECT version_num FROM alembic_version").fetchall()
+            # In Python's order and not in that of the database's collation: it is compared with the image's.
+            return {"database": "ok", "schema": sorted(row[0] for row in rows)}
+        except (UndefinedTable, InsufficientPrivilege):
+            return {"database": "ok", "schema": []}
+        except psycopg.Error as error:
+            lost, self.connection = self.connection, None
+            # A restart of Postgres is no outage.
+            if lost and lost.broken and not is_new:
+                return self.ask()
+            return {"database": "away", "why": " ".join(str(error).split()) or "no reason given"}
 
 
 def main() -> int:
     # Before the app's packages, of which this process needs none, and some are too old for psycopg.
     sys.path.insert(1, str(STACK / "db"))
-    listener = socket.socket(fileno=LISTENER)
-    asker = Asker(libpq_url())
-    selector = selectors.DefaultSelector()
-    selector.register(listener, selectors.EVENT_READ)
-    while selector.select(IDLE):
-        connection, _ = listener.accept()
+    listener, asker = socket.socket(fileno=LISTENER), Asker(libpq_url())
+    listener.settimeout(IDLE)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            return 0
         with connection:
             connection.settimeout(TIMEOUT)
             # A server that says nothing at all is waited for by libpq for a quarter of an hour: SIGALRM ends this
@@ -85,5 +74,3 @@ def main() -> int:
                 continue
             finally:
                 signal.alarm(0)
-    asker.forget()
-    return 0
