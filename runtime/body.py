@@ -7,7 +7,6 @@ not got: a hundred of them would be the end of it.
 import sys
 from collections import Counter
 from collections.abc import Awaitable
-from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any
 
@@ -26,22 +25,20 @@ VALUE = 64
 PART = 3
 
 
-@lru_cache
-def refusal() -> Any:
-    """An exception that reaches the app where it reads the body.
+class Refused(Exception):
+    """What Starlette's HTTPException is, for an app without Starlette."""
 
-    Where the app has Starlette it is Starlette's own, so that FastAPI answers with it; others leave it to BodyLimit.
+    def __init__(self, status_code: int, detail: str, headers: "dict[str, str] | None" = None) -> None:
+        super().__init__(status_code, detail)
+        self.status_code, self.detail, self.headers = status_code, detail, headers
+
+
+def refusal() -> Any:
+    """What is raised where the app reads the body: Starlette's own, which FastAPI answers with.
+
     Looked up late: it must be the app's Starlette.
     """
-    module = sys.modules.get("starlette.exceptions")
-    base = module.HTTPException if module else Exception
-
-    class Refused(base):  # type: ignore[misc, valid-type]  # known only when it runs
-        def __init__(self, status_code: int, detail: str, headers: dict[str, str]) -> None:
-            super().__init__(*((status_code, detail, headers) if module else ()))
-            self.status_code, self.detail, self.headers = status_code, detail, headers
-
-    return Refused
+    return getattr(sys.modules.get("starlette.exceptions"), "HTTPException", Refused)
 
 
 def network(address: str) -> str:
@@ -92,7 +89,7 @@ class BodyLimit:
                 # Too many where text has such signs, never too few.
                 values += part.count(b",") + part.count(b"[") + part.count(b"{")
                 if values > self.values:
-                    raise refusal()(413, f"A request's JSON may have {self.values} values.", {})
+                    raise refusal()(413, f"A request's JSON may have {self.values} values.")
             full = self.held > HELD * self.limit or self.of[client] > SHARE * self.limit
             if full and taken > min(SMALL, self.limit / 2):
                 raise refusal()(503, "Too many large requests at once.", {"Retry-After": "1"})
@@ -110,7 +107,7 @@ class BodyLimit:
         except refusal() as refused:
             if begun:
                 raise
-            await answer(send, refused.status_code, {"detail": refused.detail}, **refused.headers)
+            await answer(send, refused.status_code, {"detail": refused.detail}, **(refused.headers or {}))
         finally:
             self.held -= taken
             self.of[client] -= taken
@@ -118,4 +115,4 @@ class BodyLimit:
                 del self.of[client]
 
     def too_large(self) -> Any:
-        return refusal()(413, f"A request's body may have {self.limit} bytes.", {})
+        return refusal()(413, f"A request's body may have {self.limit} bytes.")
