@@ -1,7 +1,8 @@
 """`/live`, `/ready` and `/health`, in front of whatever app: outside it, so that every ASGI app has them.
 
-Traefik routes only `/health` from outside. Its probes are answered by PID 1 (readiness.py); a worker answers them too,
-for who asks one.
+Traefik routes only `/health` from outside. Its probes are answered by PID 1 (readiness.py). A worker answers `/ready`,
+too, and so to a Traefik whose probes PID 1 was too late for. Of `/ready` the database is never asked: an outage there
+must not end every route.
 """
 
 import asyncio
@@ -32,17 +33,6 @@ async def answer(send: Send, status: int, body: dict[str, Any], **headers: str) 
     await send({"type": "http.response.body", "body": text})
 
 
-async def live() -> tuple[int, dict[str, Any]]:
-    """200 while the event loop turns."""
-    return 200, {"live": True}
-
-
-async def ready() -> tuple[int, dict[str, Any]]:
-    """200 unless the slot drains or is incomplete. Never asks the database: an outage must not end every route."""
-    is_ready = notes.ready()
-    return (200 if is_ready else 503), {"ready": is_ready}
-
-
 async def health() -> tuple[int, dict[str, Any]]:
     """200 when the database answers in time and, with Alembic, its schema is at the head of this code's migrations.
 
@@ -60,13 +50,8 @@ async def health() -> tuple[int, dict[str, Any]]:
     if not heads:
         return 200, {"database": "ok", **who}
     at_head = found["schema"] == heads
-    return (200 if at_head else 503), {
-        "database": "ok",
-        "at_head": at_head,
-        "schema": found["schema"],
-        **expected,
-        **who,
-    }
+    said = {"database": "ok", "at_head": at_head, "schema": found["schema"]}
+    return (200 if at_head else 503), {**said, **expected, **who}
 
 
 async def ask() -> dict[str, Any]:
@@ -79,18 +64,20 @@ async def ask() -> dict[str, Any]:
         writer.close()
 
 
-ROUTES = {"/live": live, "/ready": ready, "/health": health}
-
-
 class Health:
-    """Answers ROUTES itself, and leaves all else to the app."""
+    """Answers these itself, and leaves all else to the app."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] in ROUTES and scope["method"] in ("GET", "HEAD"):
-            status, body = await ROUTES[scope["path"]]()
-            await answer(send, status, body)
+        path = scope["path"] if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") else None
+        if path == "/live":
+            await answer(send, 200, {"live": True})
+        elif path == "/ready":
+            ready = not notes.DRAINING.exists()
+            await answer(send, 200 if ready else 503, {"ready": ready})
+        elif path == "/health":
+            await answer(send, *await health())
         else:
             await self.app(scope, receive, send)

@@ -13,25 +13,25 @@ and a new worker has only the app left to import. Standard library only.
 
 import contextlib
 import gc
+import math
 import mmap
 import os
 import selectors
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import FrameType
 
-from . import limits
+from . import limits, readiness
 from .demand import OnDemand
-from .notes import DRAINING, INCOMPLETE, WORKERS, ready, without_room, write_readiness
-from .readiness import Readiness
+from .notes import DRAINING, WORKERS, write_line, write_readiness
 
-# Seconds without a turn of any worker's loop after which the slot gets no new requests.
+# Seconds without a turn of any worker's loop after which the slot gets no new requests: busy is not stuck.
 STUCK_SECONDS = 3
+# Seconds after the first that serves, for which it waits for the others; then some are better than none.
+COMPLETE_SECONDS = 30
 # Lines, so that a worker that ends every second for days doesn't fill the tmpfs.
 MOST = 100
 STARTING, SERVING, ENDED = b".+-"
@@ -39,8 +39,6 @@ STARTING, SERVING, ENDED = b".+-"
 TICK = 1
 # Until the first time that it is: whoever starts it waits for that.
 START_TICK = 0.2
-# What a worker returns that did not get as far as serving, as Uvicorn has it.
-STARTUP_FAILURE = 3
 # Seconds that workers have to end after a SIGINT, and after the time for requests in flight is over.
 AT_ONCE = 1
 # Seconds: a worker that lived no longer than this is replaced by one that waits for RESTART_DELAY first.
@@ -48,7 +46,7 @@ SHORT_LIFE = 5
 RESTART_DELAY = 1
 # Connections that wait to be accepted: Uvicorn's default.
 BACKLOG = 2048
-SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGALRM}
+SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
 class Supervisor:
@@ -69,11 +67,9 @@ class Supervisor:
         probes: "socket.socket | None" = None,
         programs: Sequence[OnDemand] = (),
     ) -> None:
-        self.work = work
-        self.listener = listener
-        self.count = count
-        self.drain_seconds = drain_seconds
-        self.graceful_seconds = graceful_seconds
+        self.work, self.listener, self.count = work, listener, count
+        self.drain_seconds, self.graceful_seconds = drain_seconds, graceful_seconds
+        self.probes, self.programs = probes, programs
         # By process id: which one it is, and when it was started.
         self.workers: dict[int, tuple[int, float]] = {}
         self.oom_kills = limits.oom_kills()
@@ -82,52 +78,51 @@ class Supervisor:
             # Shared with the workers: each sets its own letter once it serves.
             self.states = mmap.mmap(file.fileno(), count)
         # When each worker's loop last turned, in seconds of time.monotonic(), which all processes share.
-        self.turned = mmap.mmap(-1, 8 * count)
-        # Not epoll, which a process shares with its children.
-        self.selector = selectors.PollSelector()
-        answers = {"/ready": self.is_ready, "/serving": self.may_serve}
-        routed = partial(self.write_down, "routed")
-        self.readiness = Readiness(probes, self.selector, answers, routed) if probes else None
-        # What a signal's arrival is written to, so that `wait` returns.
-        self.woken, self.waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.selector.register(self.woken, selectors.EVENT_READ, lambda: os.read(self.woken, 4096))
-        self.programs = programs
-        self.was_ready = False
-        # What was written down last, and when it is to be again: each probe of Traefik's comes by there twice.
+        self.turned = memoryview(mmap.mmap(-1, 8 * count)).cast("d")
+        # When the slot is complete at the latest, and when on_time is due.
+        self.complete_at = self.alarm = math.inf
+        self.was_ready = self.routed = self.draining = self.stopping = False
+        # What was written down last, and when it is to be again: each probe of Traefik's comes by there.
         self.shown: bool | None = None
         self.due = 0.0
-        self.draining = False
-        self.stopping = False
-        self.failure = 0
-        self.lines = 0
+        self.failure = self.lines = 0
+        # Not epoll, which a process shares with its children. What is registered is called.
+        self.selector = selectors.PollSelector()
+        # What a signal's arrival is written to, so that the loop goes on.
+        self.woken, self.waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.selector.register(self.woken, selectors.EVENT_READ, self.take_signals)
+        if probes:
+            readiness.open_door(probes)
+            self.selector.register(probes, selectors.EVENT_READ, partial(self.answer_probe, probes))
 
     def run(self) -> int:
         """Run until every worker has ended; return this process's exit code."""
         DRAINING.unlink(missing_ok=True)
-        INCOMPLETE.touch()
         # The kernel drops a signal that PID 1 does not handle, and Docker would wait and kill.
-        signal.signal(signal.SIGTERM, self.on_term)
-        signal.signal(signal.SIGINT, self.on_int)
-        signal.signal(signal.SIGALRM, self.on_alarm)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (*SIGNALS, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self.waker, warn_on_full_buffer=False)
-        # One that came earlier, and that serve.py has kept waiting, is handled here.
+        # One that came earlier, and that serve.py has kept waiting, comes here.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         # What is there now stays: without this each worker's collector would touch, and so copy, every page of it.
         gc.collect()
         gc.freeze()
         for program in self.programs:
             program.watch(self.selector)
+        self.turn(0)
         for index in range(self.count):
             self.start(index)
         while self.workers:
-            for key, _ in self.selector.select(self.show_readiness()):
-                key.data()
-            self.reap()
+            self.turn(self.show_readiness())
         return self.failure
 
-    def reap(self) -> None:
-        """Take in every child that has ended: a worker, a program, or an orphan of a worker's, which comes to PID 1."""
+    def turn(self, seconds: float) -> None:
+        """Wait so long for something to do, and do it."""
+        for key, _ in self.selector.select(max(0, min(seconds, self.alarm - time.monotonic()))):
+            key.data()
+        if time.monotonic() >= self.alarm:
+            self.on_time()
+        # Every child that has ended: a worker, a program, or an orphan of a worker's, which comes to PID 1.
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = found
@@ -135,31 +130,56 @@ class Supervisor:
                     self.ended(pid, os.waitstatus_to_exitcode(status))
                 any(program.ended(pid) for program in self.programs)
 
+    def take_signals(self) -> None:
+        for number in os.read(self.woken, 4096):
+            if number == signal.SIGTERM:
+                self.on_term()
+            elif number == signal.SIGINT:
+                self.drain()
+                self.stop(AT_ONCE)
+
+    def answer_probe(self, probes: socket.socket) -> None:
+        answers = {"/ready": self.is_ready, "/serving": self.may_serve}
+        if readiness.answer(probes, answers) and not self.routed:
+            self.routed = True
+            self.write_down("routed")
+
     def show_readiness(self) -> float:
         """Write it down when it changes, and again in time; return the seconds until then."""
         is_ready, now = self.is_ready(), time.monotonic()
         if is_ready != self.shown or now >= self.due:
             self.was_ready = self.was_ready or is_ready
             self.shown, self.due = is_ready, now + (TICK if self.was_ready else START_TICK)
-            with without_room():
-                write_readiness(is_ready)
+            write_readiness(is_ready)
         return self.due - now
 
     def is_ready(self) -> bool:
-        newest = max(struct.unpack(f"{self.count}d", self.turned[:]))
-        return ready() and self.may_serve() and time.monotonic() - newest < STUCK_SECONDS
+        """Whether the slot should get requests: complete, not draining, and some worker's loop has turned lately."""
+        return self.is_complete() and self.may_serve() and time.monotonic() - max(self.turned) < STUCK_SECONDS
+
+    def is_complete(self) -> bool:
+        """Whether all workers have served at one time: before that it isn't known whether the slot holds them."""
+        states, now = set(self.states[:]), time.monotonic()
+        if SERVING in states:
+            self.complete_at = min(self.complete_at, now if states == {SERVING} else now + COMPLETE_SECONDS)
+        return now >= self.complete_at
 
     def may_serve(self) -> bool:
+        """Whether it could take a request, however busy."""
         return self.serves() and not self.draining
 
+    def serves(self) -> bool:
+        return SERVING in self.states[:]
+
     def start(self, index: int, delay: float = 0) -> None:
-        # A signal that came between the fork and the handlers' reset would be handled by the child as if it were PID 1.
+        if self.stopping:
+            return
+        # The child must not miss a signal, nor pass it on to this process: until it has handlers of its own.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        pid = 0 if self.stopping else os.fork()
-        if pid:
-            self.workers[pid] = index, time.monotonic()
-        elif not self.stopping:
+        pid = os.fork()
+        if not pid:
             self.be_worker(index, delay)
+        self.workers[pid] = index, time.monotonic()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def be_worker(self, index: int, delay: float) -> None:
@@ -167,10 +187,10 @@ class Supervisor:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            for number in {*SIGNALS, signal.SIGCHLD}:
+            for number in (*SIGNALS, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
-            if self.readiness:
-                self.readiness.close_all()
+            if self.probes:
+                self.probes.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             time.sleep(delay)
             code = self.work(self.listener, partial(self.serve, index))
@@ -186,32 +206,25 @@ class Supervisor:
 
     def serve(self, index: int) -> None:
         """In a worker: say that it serves, and that its loop turns."""
-        struct.pack_into("d", self.turned, 8 * index, time.monotonic())
-        if self.states[index] == SERVING:
-            return
-        first = set(self.states[:]) == {STARTING}
-        self.states[index] = SERVING
-        # After that: PID 1, which may just have closed it, looks once more.
-        self.listener.listen(BACKLOG)
-        if set(self.states[:]) == {SERVING}:
-            INCOMPLETE.unlink(missing_ok=True)
-        elif first:
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(INCOMPLETE)
+        self.turned[index] = time.monotonic()
+        if self.states[index] != SERVING:
+            self.states[index] = SERVING
+            # After that: PID 1, which may just have closed it, looks once more.
+            self.listener.listen(BACKLOG)
 
     def ended(self, pid: int, code: int) -> None:
         index, started = self.workers.pop(pid)
-        if self.states[index] == SERVING:
+        served, lived = self.states[index] == SERVING, time.monotonic() - started
+        if served:
             self.states[index] = ENDED
-        lived = time.monotonic() - started
         if self.stopping:
             return
         self.refuse_while_nobody_serves()
         how = self.reason(code)
         self.write_down(how)
-        if code == STARTUP_FAILURE and not self.serves():
+        if code > 0 and not served and not self.serves():
             print(f"Worker {pid} could not start, and no other serves: so ends this slot.", file=sys.stderr)
-            self.failure = STARTUP_FAILURE
+            self.failure = code
             self.stop(AT_ONCE)
             return
         print(f"Worker {pid} ended after {lived:.0f} s: {how}. Another starts.", file=sys.stderr)
@@ -226,14 +239,10 @@ class Supervisor:
             if self.serves():
                 self.listener.listen(BACKLOG)
 
-    def serves(self) -> bool:
-        return SERVING in self.states[:]
-
     def write_down(self, line: str) -> None:
         self.lines += 1
-        if self.lines <= MOST:
-            with without_room(), WORKERS.open("a") as file:
-                file.write(f"{line}\n")
+        if self.lines <= MOST or self.draining:
+            write_line(line)
 
     def reason(self, code: int) -> str:
         """Why a worker ended, from its exit code and from what the kernel killed in this container for memory."""
@@ -244,33 +253,28 @@ class Supervisor:
             return f"out of memory: {size} for {self.count} workers"
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
-    def on_term(self, _signal: int, _frame: "FrameType | None") -> None:
+    def on_term(self) -> None:
         if self.draining:
             return
         self.drain()
         if not self.serves():
             # Traefik sends nothing to a slot that does not serve yet.
-            self.stop(AT_ONCE)
-            return
+            return self.stop(AT_ONCE)
         print(f"Draining for {self.drain_seconds:g} s.", file=sys.stderr)
-        # 0 would switch the timer off.
-        signal.setitimer(signal.ITIMER_REAL, self.drain_seconds or 1e-6)
-
-    def on_int(self, _signal: int, _frame: "FrameType | None") -> None:
-        self.drain()
-        self.stop(AT_ONCE)
+        self.alarm = time.monotonic() + self.drain_seconds
 
     def drain(self) -> None:
         self.draining = True
-        with without_room():
+        with contextlib.suppress(OSError):
             DRAINING.touch()
-        self.lines = 0
         self.write_down("draining")
 
-    def on_alarm(self, _signal: int, _frame: "FrameType | None") -> None:
+    def on_time(self) -> None:
+        """The drain is over, or the workers' time to end."""
         if self.stopping:
             print(f"Killed, for they did not end: workers {', '.join(map(str, self.workers))}.", file=sys.stderr)
             self.send(signal.SIGKILL)
+            self.alarm = math.inf
         else:
             self.stop(self.graceful_seconds + AT_ONCE)
 
@@ -280,10 +284,9 @@ class Supervisor:
         # A connection that nobody will accept must be refused, so that Traefik sends its request to the other slot.
         self.listener.close()
         self.send(signal.SIGTERM)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        self.alarm = time.monotonic() + seconds
 
     def send(self, number: signal.Signals) -> None:
-        for pid in list(self.workers):
-            # One that has ended, and that was not taken in before this signal came.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        # None of them is another's by now: until it is taken in, in `turn`, an ended one keeps its number.
+        for pid in self.workers:
+            os.kill(pid, number)

@@ -20,7 +20,6 @@ from .body import BodyLimit
 from .headers import Headers, documentation
 from .health import ASGIApp, Health
 from .limits import MIB
-from .supervisor import STARTUP_FAILURE
 
 # What most apps import, and what survives a fork: memory that all workers share, where the app has it. Never the app's
 # own code: what it does at import, threads or a model on a GPU, may not survive one.
@@ -41,6 +40,8 @@ PORT = 8000
 # wait longer: a POST on a connection that is just being closed gets 502, because it may not be sent again. A worker
 # whose loop stood still closes old connections before it reads them. The watchdog ends it after 30 s: 40 are enough.
 KEEP_ALIVE = 100
+# What a worker returns that did not get as far as serving, as Uvicorn has it.
+STARTUP_FAILURE = 3
 # A worker grows where PID 1 doesn't: of the two the kernel, out of memory, takes the one with the higher number.
 OOM_SCORE = "500"
 # Threads for the app's routes without `async`, in place of AnyIO's 40. Such a route takes a thread more than once, and

@@ -1,7 +1,6 @@
 """What is answered in front of whatever app."""
 
 import json
-import os
 import socket
 import time
 from pathlib import Path
@@ -40,17 +39,6 @@ def test_draining_slot_is_live_and_serves_but_is_not_ready(tmp_path: Path, monke
     assert ask(APP, path="/ready").status == 503
     assert ask(APP, path="/live").status == 200
     assert ask(APP).status == 200
-
-
-def test_slot_whose_workers_do_not_all_serve_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets no requests, unless the others don't come in time."""
-    mark = tmp_path / "incomplete"
-    mark.touch()
-    monkeypatch.setattr(notes, "INCOMPLETE", mark)
-    assert ask(APP, path="/ready").status == 503
-    since = time.time() - notes.COMPLETE_SECONDS - 1
-    os.utime(mark, (since, since))
-    assert ask(APP, path="/ready").status == 200
 
 
 def health() -> tuple[int, dict[str, Any]]:

@@ -37,6 +37,29 @@ def test_probes_are_answered_by_the_parent(start: Start) -> None:
         assert probe(port, "/serving") == 503
 
 
+# The first serves, and its loop turns; the others don't come.
+FIRST = """
+import runtime.supervisor
+runtime.supervisor.COMPLETE_SECONDS = 2
+first = time.monotonic()
+def work(listener, serving):
+    try: os.mkdir(os.environ["SLOT_FOLDER"] + "/first")
+    except FileExistsError: time.sleep(60)
+    say("running", time.monotonic())
+    while True: serving(); time.sleep(0.1)
+"""
+
+
+def test_slot_whose_workers_do_not_all_serve(start: Start) -> None:
+    """It gets no requests, unless the others don't come in time: then some are better than none."""
+    process = start(FIRST, 2, PROBED="")
+    port, since = int(process.says()[0]), float(process.says()[1])
+    wait_until(lambda: probe(port, "/serving") == 200)
+    assert probe(port, "/ready") == 503
+    wait_until(lambda: probe(port, "/ready") == 200)
+    assert time.monotonic() - since >= 2
+
+
 def health_check(folder: Path, file: str = "runtime/probe") -> tuple[int, str]:
     argv = ["/bin/sh", str(REPO / file)]
     done = subprocess.run(argv, env={"SLOT_FOLDER": str(folder)}, capture_output=True, text=True, timeout=10)

@@ -96,13 +96,10 @@ def test_what_became_of_the_workers_is_written_down(start: Start, draining: Path
     """A letter for each worker, a line for each end, and whether the slot drains: what `./stack` goes by."""
     written = draining.with_name("workers")
     process = start(WORK.replace("    serving()", "    time.sleep(os.path.exists('/') and 0.5); serving()"), 2, 60)
-    # Not known to be complete, and so not ready, until all serve.
-    while not draining.with_name("incomplete").exists():
+    while not written.exists() or written.read_text() != "..\n":
         assert process.poll() is None
-    assert written.read_text() == "..\n"
     killed, _ = process.says()[1], process.says()[1]
     assert written.read_text() == "++\n"
-    assert not draining.with_name("incomplete").exists()
     os.kill(int(killed), signal.SIGKILL)
     process.complains()
     assert sorted(written.read_text().splitlines()[0]) == ["+", "-"]

@@ -9,7 +9,7 @@ from runtime import worker
 from runtime.find import Found
 from runtime.health import ASGIApp
 from runtime.settings import Settings
-from runtime.supervisor import AT_ONCE, STARTUP_FAILURE
+from runtime.supervisor import AT_ONCE
 from tests.conftest import REPO
 from tests.runtime.asgi import answering, ask
 
@@ -102,7 +102,7 @@ def test_app_that_cannot_be_imported_ends_the_slot(
     """After its traceback, or a sentence: trying again at once would help nobody."""
     with pytest.raises(SystemExit) as end:
         make(name, text, tmp_path, monkeypatch)
-    assert end.value.code == STARTUP_FAILURE
+    assert end.value.code == worker.STARTUP_FAILURE
     assert capsys.readouterr().err.endswith(said)
 
 
