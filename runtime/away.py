@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from . import hints
 from .health import ASGIApp, Message, Receive, Scope, Send, answer
 
 # Seconds after which a client may ask again.
@@ -92,21 +91,18 @@ class Away:
             attempt = Attempt(receive, send, heard)
             try:
                 await self.app(fresh(scope), attempt.receive, attempt.send)
+                return await attempt.flush()
             except Exception as error:
                 if attempt.begun or not is_away(error):
                     await attempt.flush()
-                    hints.say(" ".join(str(one) for one in related(error)))
                     if not attempt.ended:
                         raise
                     # Uvicorn would close the connection, on which Traefik may have sent the next request by now.
                     return self.log(error)
-                again = scope["method"] in SAFE and not attempt.read and time.monotonic() < deadline
-                if not again:
+                if scope["method"] not in SAFE or attempt.read or time.monotonic() > deadline:
                     self.say(error)
                     body = {"detail": "The database can't be reached, or is busy."}
                     return await answer(send, 503, body, retry_after=RETRY_AFTER)
-            else:
-                return await attempt.flush()
             await asyncio.sleep(PAUSE)
 
     def log(self, error: Exception) -> None:
@@ -118,11 +114,12 @@ class Away:
 
     def say(self, error: BaseException) -> None:
         """Log the cause, which may be a mistake in a setting."""
-        words = [f"{type(one).__module__}.{type(one).__name__}: {one}" for one in related(error)]
-        line = words[-1].strip().splitlines()[0]
-        if time.monotonic() - self.said.get(line, -QUIET) >= QUIET:
-            # No more of them than a worker meets in its life.
-            self.said = {line: time.monotonic()} if len(self.said) > 20 else {**self.said, line: time.monotonic()}
+        *_, cause = related(error)
+        line = f"{type(cause).__module__}.{type(cause).__name__}: {cause}".strip().splitlines()[0]
+        now = time.monotonic()
+        if now - self.said.get(line, -QUIET) >= QUIET:
+            # Those of now alone: more than a worker meets in its life need not be kept.
+            self.said = {one: when for one, when in self.said.items() if now - when < QUIET} | {line: now}
             print(f"503, for the database is away: {line}", file=sys.stderr)
 
 
@@ -141,11 +138,9 @@ class Attempt:
         self.receive_next, self.send_next = receive, send
         self.heard, self.again = heard, list(heard)
         self.held: list[Message] = []
-        # Whether the client has seen something of the answer, and whether the app has seen something of the body,
-        # or that the client has gone.
-        self.begun = self.read = False
-        # Whether the client has all of it.
-        self.ended = False
+        # Whether the app has seen something of the body, or that the client has gone; whether the client has seen
+        # something of the answer, and all of it.
+        self.read = self.begun = self.ended = False
 
     async def receive(self) -> Message:
         if self.again:
@@ -158,21 +153,14 @@ class Attempt:
         return message
 
     async def send(self, message: Message) -> None:
-        if not self.begun and (self.held or message.get("status") == 500):
-            self.held.append(message)
-            # Starlette's is of two messages. A longer one is the app's own, and is not for this.
-            if len(self.held) > 2:
-                await self.flush()
-            return
-        self.begun = True
-        await self.pass_on(message)
-
-    async def pass_on(self, message: Message) -> None:
-        await self.send_next(message)
-        self.ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+        self.held.append(message)
+        # Starlette's is of two messages. A longer one is the app's own, and is not for this.
+        if self.begun or self.held[0].get("status") != 500 or len(self.held) > 2:
+            await self.flush()
 
     async def flush(self) -> None:
-        self.begun = self.begun or bool(self.held)
-        held, self.held = self.held, []
-        for message in held:
-            await self.pass_on(message)
+        while self.held:
+            self.begun = True
+            message = self.held.pop(0)
+            await self.send_next(message)
+            self.ended = message["type"] == "http.response.body" and not message.get("more_body", False)

@@ -1,18 +1,13 @@
 """What to do about errors that an app has in this container and not elsewhere, once each, behind its own words."""
 
+import logging
 import os
 import re
 import sys
 
-from .health import ASGIApp, Message, Receive, Scope, Send
-
 HINTS = {
-    r"permission denied for (?:schema|database)": (
-        "The role app may not change the schema. What makes its tables, as create_all does, belongs into the "
-        "migration: MIGRATE in .env."
-    ),
-    r"must be owner of": (
-        "The role app may not change the schema: such statements belong into the migration, MIGRATE in .env."
+    r"permission denied for (?:schema|database)|must be owner of": (
+        "The role app may not change the schema. What does, as create_all, belongs into the migration: MIGRATE in .env."
     ),
     r"Read-only file system": (
         "The container's file system is read-only but for /tmp: a variable in app.env may lead the app there."
@@ -36,19 +31,8 @@ def say(words: str) -> None:
             print(hint.format(role=os.environ.get("STACK_ROLE", "app")), file=sys.stderr, flush=True)
 
 
-class Startup:
-    """Says them to an app that ends while it starts. Its log has the traceback first."""
+class Handler(logging.Handler):
+    """Prints them behind what Uvicorn logs of an app that can't start, or of a request that failed."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            return await self.app(scope, receive, send)
-
-        async def hinting(message: Message) -> None:
-            await send(message)
-            if message["type"] == "lifespan.startup.failed":
-                say(message.get("message", ""))
-
-        await self.app(scope, receive, hinting)
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))

@@ -27,6 +27,10 @@ MAX_CONNECTIONS = 100
 RESERVE = 80
 
 
+class Wrong(ValueError):
+    """One sentence about a setting."""
+
+
 def memory_limit(root: Path = CGROUP) -> int | None:
     """Bytes, or None when there is no limit."""
     text = _read(root / "memory.max") or _read(root / "memory/memory.limit_in_bytes")
@@ -92,13 +96,13 @@ def sizes(
     cpus: float | None,
     memory: int | None,
 ) -> Sizes:
-    """Complete what is None, and raise ValueError, with the arithmetic and what to set, where it does not fit."""
+    """Complete what is None, and raise Wrong, with the arithmetic and what to set, where it does not fit."""
     count = workers or worker_count(worker_memory, cpus, memory)
     needed = count * worker_memory + RESERVE
     if memory is not None and needed > memory // MIB:
         limit = memory // MIB
         fitting = (limit - RESERVE) // worker_memory
-        raise ValueError(
+        raise Wrong(
             f"The workers don't fit into their slot: {count} x WORKER_MEMORY={worker_memory} MiB and {RESERVE} MiB "
             f"around them are {needed} MiB, and APP_MEMORY is {limit} MiB. "
             f"Set {f'WORKERS={fitting} or ' if fitting > 0 else ''}APP_MEMORY={needed}m."
@@ -108,7 +112,7 @@ def sizes(
     size = pool_size or min(POOL_SIZE, max(1, most))
     if size > most:
         enough = all_workers * size + RESERVED_CONNECTIONS
-        raise ValueError(
+        raise Wrong(
             f"The pools don't fit into Postgres: {SLOTS} slots x {count} workers x POOL_SIZE={size} are "
             f"{all_workers * size} connections, and of MAX_CONNECTIONS={max_connections} the app may have {share}. "
             f"Set {f'POOL_SIZE={most} or ' if most else ''}MAX_CONNECTIONS={enough}."

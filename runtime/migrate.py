@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import demand, environment, hints, relay, settings
+from .limits import Wrong
 
 if TYPE_CHECKING:
     import psycopg
@@ -54,30 +55,25 @@ class Migration:
         self.url = environment.libpq_url()
         self.graph: dict[str, list[str]] = known.get("graph", {})
         self.heads = set(known.get("heads", []))
-        timeouts = {
-            "lock_timeout": LOCK_TIMEOUT,
-            "statement_timeout": f"{chosen.migrate_deadline:g}s",
-            "client_connection_check_interval": CHECK_CLIENT,
-        }
-        options = " ".join(f"-c {name}={value}" for name, value in timeouts.items())
-        self.environment = {**os.environ, "PGOPTIONS": f"{os.environ.get('PGOPTIONS', '')} {options}".strip()}
+        self.said = set[str]()
+        options = (
+            f"{os.environ.get('PGOPTIONS', '')} -c lock_timeout={LOCK_TIMEOUT} "
+            f"-c statement_timeout={chosen.migrate_deadline:g}s -c client_connection_check_interval={CHECK_CLIENT}"
+        )
+        self.environment = {**os.environ, "PGOPTIONS": options.strip()}
 
     def connect(self) -> "psycopg.Connection[Any]":
         """Wait for a database that is away, or not yet known by its name."""
         import psycopg
 
-        waiting = False
         while True:
             try:
                 return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
             except psycopg.OperationalError as error:
-                said = " ".join(str(error).split())
-                if time.monotonic() > self.deadline or REFUSED.search(said):
-                    fail(f"The database can't be reached: {said}")
-            if not waiting:
-                say("Waiting for the database.")
-                waiting = True
-            time.sleep(PAUSE)
+                failure = f"The database can't be reached: {' '.join(str(error).split())}"
+            if REFUSED.search(failure):
+                fail(failure)
+            self.wait("Waiting for the database.", failure)
 
     def lock(self, connection: "psycopg.Connection[Any]") -> None:
         """Hold the lock of which there is one in the database; end the process when it can't be had by the deadline.
@@ -85,20 +81,23 @@ class Migration:
         The server frees it when the connection ends, however this process does. Polled: a connection that waits inside
         Postgres holds a snapshot, and CREATE INDEX CONCURRENTLY waits for each.
         """
-        key, waiting = LOCK, False
+        key = LOCK
         while not value(connection, "SELECT pg_catalog.pg_try_advisory_lock(%s)", key):
             ours = value(connection, HOLDER, key)
-            if not ours:
-                # A role that may only use the database must not keep it from its owner. One that was given back just
-                # now is tried again: with another, two would migrate at once.
-                key += ours is False
-                continue
-            if not waiting:
-                say("Waiting for another migration.")
-                waiting = True
-            if time.monotonic() > self.deadline:
-                fail("Another migration held the lock until MIGRATE_DEADLINE.")
-            time.sleep(PAUSE)
+            if ours:
+                self.wait("Waiting for another migration.", "Another migration held the lock until MIGRATE_DEADLINE.")
+            # A role that may only use the database must not keep it from its owner. One that was given back just now
+            # is tried again: with another, two would migrate at once.
+            key += ours is False
+
+    def wait(self, why: str, failure: str) -> None:
+        """Pause before the next try, and say why, once; at the deadline it is a failure."""
+        if time.monotonic() > self.deadline:
+            fail(failure)
+        if why not in self.said:
+            self.said.add(why)
+            say(why)
+        time.sleep(PAUSE)
 
     def run(self, command: list[str]) -> None:
         """Run the command, again while a table is in use; ends the process when it fails."""
@@ -126,17 +125,11 @@ class Migration:
 
     def attempt(self, command: list[str]) -> tuple[int, str, str | None]:
         """Run it once, its lines passed on; return its exit code, its last lines, and the step that Alembic named."""
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         try:
-            process = subprocess.Popen(
-                command,
-                env=self.environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-            )
+            process = subprocess.Popen(command, env=self.environment, text=True, errors="replace", **pipes)
         except OSError as error:
-            settings.exit_wrong(f"MIGRATE={shlex.join(command)} is wrong: {command[0]}: {error.strerror}.")
+            raise Wrong(f"MIGRATE={shlex.join(command)} is wrong: {command[0]}: {error.strerror}.") from None
         assert process.stdout
         last: deque[str] = deque(maxlen=200)
         step = None
@@ -202,19 +195,16 @@ def fail(words: str, code: int = 1) -> NoReturn:
 
 
 def begin() -> settings.Settings:
-    """Have the environment of a migration. A wrong setting ends the process with 2."""
-    chosen = settings.load_or_exit()
+    """Have the environment of a migration, and a relay for a command that speaks TCP alone."""
+    chosen = settings.load()
     environment.prepare(chosen, ROLE)
-    return chosen
-
-
-def open_relay(chosen: settings.Settings) -> None:
-    """For a command that speaks TCP alone. It ends with the container."""
     if not chosen.database_url:
         with socket.create_server(relay.ADDRESS) as listener:
             demand.OnDemand(listener, str(environment.STACK / "bin/relay")).spawn()
+    return chosen
 
 
+@settings.program
 def main() -> int:
     chosen, known = begin(), environment.migrations()
     command = shlex.split(chosen.migrate or ("alembic upgrade heads" if known else "none"))
@@ -223,15 +213,15 @@ def main() -> int:
         return 0
     # Before the app's packages, of which this process needs none, and some are too old for psycopg.
     sys.path.insert(1, str(environment.STACK / "db"))
-    open_relay(chosen)
     Migration(chosen, known).run(command)
     return 0
 
 
+@settings.program
 def run() -> int:
     """Become the command that is given, in the environment of a migration: `alembic current`, `python -m shop.seed`."""
-    open_relay(begin())
+    begin()
     try:
         os.execvp(sys.argv[1], sys.argv[1:])
     except OSError as error:
-        settings.exit_wrong(f"{Path(sys.argv[1]).name} can't be run: {error.strerror}.")
+        raise Wrong(f"{Path(sys.argv[1]).name} can't be run: {error.strerror}.") from None

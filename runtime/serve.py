@@ -5,12 +5,12 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from functools import partial
 from pathlib import Path
 
-from . import environment, find, hints, relay, schema, settings
+from . import environment, find, relay, schema, settings
 from .demand import OnDemand
+from .limits import Sizes, Wrong
 from .settings import Settings
 from .supervisor import SIGNALS, Supervisor
 
@@ -48,29 +48,27 @@ def programs(chosen: Settings) -> "list[OnDemand]":
     return found
 
 
-def begin() -> "tuple[Settings, find.Found]":
-    """The settings and where the app is; what is wrong with either ends the process with 2 after one sentence."""
-    chosen = settings.load_or_exit()
+def begin() -> "tuple[Settings, find.Found, Sizes]":
+    """The settings, where the app is, and what fits into the container. Raises Wrong."""
+    chosen = settings.load()
     environment.prepare(chosen, ROLE)
     environment.find_libraries()
-    try:
-        return chosen, find.find(chosen.app, find.entrypoint, Path.cwd())
-    except find.NotFound as wrong:
-        settings.exit_wrong(str(wrong))
+    found = find.find(chosen.app, Path.cwd())
+    settings.check_room(chosen)
+    return chosen, found, chosen.sizes()
 
 
+@settings.program
 def main() -> int:
     # The kernel drops a signal that PID 1 does not handle yet: Docker would wait, and then kill a slot that serves by
     # now. Blocked, a signal waits until the supervisor handles it.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     if os.getpid() != 1:
-        settings.exit_wrong(
+        raise Wrong(
             "The image's ENTRYPOINT runs its command as a child, so that no signal reaches the app: end it with "
             '`exec "$@"`, or leave it out with APP_ENTRYPOINT=skip.'
         )
-    chosen, found = begin()
-    sizes = settings.sizes_or_exit(chosen)
-    settings.room_or_exit(chosen)
+    chosen, found, sizes = begin()
     os.environ["STACK_POOL_SIZE"] = str(sizes.pool_size)
     from . import worker
 
@@ -102,22 +100,14 @@ def ask_database() -> None:
         raise SystemExit(2)
 
 
+@settings.program
 def check() -> int:
     """Whether the settings are right and the app can be imported with them: asked before a release serves."""
     # By this `./stack` sees that the image's ENTRYPOINT runs what it is given.
     print("Looking for the app.", flush=True)
-    chosen, found = begin()
-    settings.sizes_or_exit(chosen)
-    settings.room_or_exit(chosen)
+    _, found, _ = begin()
     if "--database" in sys.argv:
         ask_database()
-    try:
-        find.load(found)
-    except find.NotFound as wrong:
-        settings.exit_wrong(str(wrong))
-    except Exception as error:
-        traceback.print_exc()
-        hints.say(str(error))
-        return 1
+    find.load_or_exit(found)
     print(f"The app is {found.module}.", file=sys.stderr)
     return 0

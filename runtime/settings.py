@@ -3,25 +3,24 @@
 In the container each has the prefix STACK_, so that none hides a variable of the app's.
 """
 
+import contextlib
 import os
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
-from typing import Any, NoReturn
+from functools import lru_cache, wraps
+from typing import Any
 
 from . import limits
+from .limits import Wrong
 
 PREFIX = "STACK_"
 # What Docker adds before it kills, so that Uvicorn's own deadline comes first.
 GRACE_MARGIN = 3
 SOCKET_FOLDER = "/var/run/postgresql"
-
-
-class Wrong(ValueError):
-    """One sentence about a setting."""
 
 
 @dataclass(frozen=True)
@@ -80,46 +79,35 @@ class Settings:
 
     def url(self, role: str) -> str:
         """The database as this role, in the one form that SQLAlchemy, psycopg, asyncpg and pydantic all take."""
-        return self.database_url or f"postgresql://{role}@localhost/app?host={SOCKET_FOLDER}"
+        if not self.database_url:
+            return f"postgresql://{role}@localhost/app?host={SOCKET_FOLDER}"
+        # SQLAlchemy doesn't take the short form.
+        return self.database_url.replace("postgres://", "postgresql://", 1)
+
+    def sizes(self) -> limits.Sizes:
+        """Workers and connections in this container. Raises Wrong where they don't fit."""
+        given = self.workers, self.worker_memory, self.pool_size, self.max_connections
+        return limits.sizes(*given, limits.cpu_limit(), limits.memory_limit())
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
-    return lambda text: int(ranged(text, int, f"a whole number from {least} to {most}", lambda it: least <= it <= most))
+def between(least: float, most: float, kind: Callable[[str], float] = float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            if least <= value <= most:
+                return value
+        raise Wrong(f"a {'whole ' * (kind is int)}number from {least:g} to {most:.15g}")
+
+    return number
 
 
-def number(least: float, most: float) -> Callable[[str], float]:
-    return lambda text: ranged(text, float, f"a number from {least:g} to {most:g}", lambda it: least <= it <= most)
+def matching(pattern: str, allowed: str) -> Callable[[str], str]:
+    def words(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise Wrong(allowed)
+        return text
 
-
-def ranged(text: str, kind: Callable[[str], float], allowed: str, fits: Callable[[float], bool]) -> float:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = float("nan")
-    if not fits(value):
-        raise Wrong(allowed)
-    return value
-
-
-def level(text: str) -> str:
-    levels = ("critical", "error", "warning", "info", "debug")
-    if text not in levels:
-        raise Wrong(f"one of {', '.join(levels)}")
-    return text
-
-
-def attribute(text: str) -> str:
-    module, _, name = text.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), name)):
-        raise Wrong("module:attribute, like main:app")
-    return text
-
-
-def postgres_url(text: str) -> str:
-    if not text.startswith(("postgresql://", "postgres://")):
-        raise Wrong("a URL like postgresql://user:password@host:5432/name")
-    # The short form is one that SQLAlchemy doesn't take.
-    return text.replace("postgres://", "postgresql://", 1)
+    return words
 
 
 def command(text: str) -> str:
@@ -130,21 +118,22 @@ def command(text: str) -> str:
     return text
 
 
+NAME = r"[^\W\d]\w*"
 READERS: dict[str, Callable[[str], Any]] = {
-    "app": attribute,
-    "log_level": level,
-    "workers": whole(1, 64),
-    "worker_memory": whole(32, 1_000_000),
-    "body_limit": whole(1000, 1 << 40),
-    "watchdog_seconds": number(1, 86_400),
-    "drain_seconds": number(0, 600),
-    "stop_grace_seconds": number(1, 3600),
-    "database_url": postgres_url,
-    "pool_size": whole(1, 1000),
-    "max_connections": whole(limits.RESERVED_CONNECTIONS + 4, 10_000),
-    "pool_timeout": number(0, 60),
+    "app": matching(rf"{NAME}(\.{NAME})*:{NAME}", "module:attribute, like main:app"),
+    "log_level": matching("critical|error|warning|info|debug", "one of critical, error, warning, info, debug"),
+    "workers": between(1, 64, int),
+    "worker_memory": between(32, 1_000_000, int),
+    "body_limit": between(1000, 1 << 40, int),
+    "watchdog_seconds": between(1, 86_400),
+    "drain_seconds": between(0, 600),
+    "stop_grace_seconds": between(1, 3600),
+    "database_url": matching("postgres(ql)?://.*", "a URL like postgresql://user:password@host:5432/name"),
+    "pool_size": between(1, 1000, int),
+    "max_connections": between(limits.RESERVED_CONNECTIONS + 4, 10_000, int),
+    "pool_timeout": between(0, 60),
     "migrate": command,
-    "migrate_deadline": number(0.1, 86_400),
+    "migrate_deadline": between(0.1, 86_400),
 }
 # A database's URL may hold a password.
 SECRET = ("database_url",)
@@ -171,43 +160,29 @@ def load() -> Settings:
     return read(os.environ)
 
 
-def load_or_exit() -> Settings:
-    """The settings; a wrong one ends the process with 2 after one sentence on standard error."""
-    try:
-        return load()
-    except Wrong as wrong:
-        exit_wrong(str(wrong))
-
-
-def sizes_or_exit(chosen: Settings) -> limits.Sizes:
-    """Workers and connections in this container; what doesn't fit ends the process with 2 after one sentence."""
-    try:
-        return limits.sizes(
-            chosen.workers,
-            chosen.worker_memory,
-            chosen.pool_size,
-            chosen.max_connections,
-            limits.cpu_limit(),
-            limits.memory_limit(),
-        )
-    except ValueError as error:
-        exit_wrong(str(error))
-
-
-def room_or_exit(chosen: Settings, folder: str = "/tmp") -> None:  # noqa: S108 - a tmpfs of the container
-    """Whether the largest upload fits where Starlette keeps it; if not, this ends the process with 2.
+def check_room(chosen: Settings, folder: str = "/tmp") -> None:  # noqa: S108 - a tmpfs of the container
+    """Whether the largest upload fits where Starlette keeps it. Raises Wrong.
 
     Half of the folder at most: two of them may come at one time, and the app may write there, too.
     """
     there, needed = shutil.disk_usage(folder).total, 2 * chosen.body_limit
     if needed > there:
         size, more = -(-needed // limits.MIB), -(-(needed - there) // limits.MIB)
-        exit_wrong(
+        raise Wrong(
             f"BODY_LIMIT={chosen.body_limit} is wrong: {folder}, where uploads are kept, has {there // limits.MIB} "
             f"MiB. Set TMP_SIZE={size}m, and APP_MEMORY {more} MiB higher, for it is memory."
         )
 
 
-def exit_wrong(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
-    raise SystemExit(2)
+def program(run: Callable[[], int]) -> Callable[[], int]:
+    """A program of the layer: what is Wrong ends it with 2, after one sentence on standard error."""
+
+    @wraps(run)
+    def main() -> int:
+        try:
+            return run()
+        except Wrong as wrong:
+            print(wrong, file=sys.stderr)
+            return 2
+
+    return main

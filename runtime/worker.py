@@ -3,10 +3,9 @@
 import asyncio
 import contextlib
 import faulthandler
+import logging
 import socket
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -101,32 +100,19 @@ class Worker(uvicorn.Server):
 
 
 def application(found: find.Found, chosen: settings.Settings) -> Callable[[], ASGIApp]:
-    """What makes the app, with all that stands around it. One that can't be imported ends the slot.
-
-    Trying again at once, for ever, would help nobody; Docker's restart policy waits longer each time.
-    """
+    """What makes the app, with all that stands around it. One that can't be imported ends the worker."""
 
     def make() -> ASGIApp:
-        try:
-            app = find.load(found)
-        except find.NotFound as wrong:
-            print(wrong, file=sys.stderr)
-        except Exception as error:
-            traceback.print_exc()
-            hints.say(str(error))
-        else:
-            invalid.bound(app)
-            around = BodyLimit(
-                Away(hints.Startup(app), chosen.pool_timeout), chosen.body_limit, chosen.worker_memory * MIB
-            )
-            return Headers(Health(around), chosen.content_security_policy, set(documentation(app)))
-        sys.exit(STARTUP_FAILURE)
+        app = find.load_or_exit(found)
+        invalid.bound()
+        around = BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit, chosen.worker_memory * MIB)
+        return Headers(Health(around), chosen.content_security_policy, set(documentation(app)))
 
     return make
 
 
 def config(app: Callable[[], ASGIApp], chosen: settings.Settings, forwarded_allow_ips: str) -> uvicorn.Config:
-    return uvicorn.Config(
+    made = uvicorn.Config(
         app,
         factory=True,
         # An instance with __call__ would be taken for ASGI 2 by an older Uvicorn.
@@ -141,6 +127,9 @@ def config(app: Callable[[], ASGIApp], chosen: settings.Settings, forwarded_allo
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=chosen.graceful_seconds,
     )
+    # It has just set up its logging.
+    logging.getLogger("uvicorn").addHandler(hints.Handler(logging.ERROR))
+    return made
 
 
 def work(made: uvicorn.Config, watchdog_seconds: float, listener: socket.socket, serving: Callable[[], None]) -> int:

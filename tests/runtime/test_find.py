@@ -13,15 +13,15 @@ PROGRAM = """
 import sys
 sys.path[0] = sys.argv[1]
 from pathlib import Path
-from runtime import find
+from runtime import find, limits
 # As in Python 3.10.
 if sys.argv[3:]:
     sys.modules["tomllib"] = None
 try:
-    found = find.find(sys.argv[2], find.entrypoint, Path.cwd())
+    found = find.find(sys.argv[2], Path.cwd())
     print(found.module, "imported" if {"main", "shop", "app"} & set(sys.modules) else "not imported")
     print(find.load(found).title)
-except find.NotFound as wrong:
+except limits.Wrong as wrong:
     print(wrong)
 """
 APP = "from fastapi import FastAPI\n{name} = FastAPI(title='{title}')\n"

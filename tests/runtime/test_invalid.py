@@ -1,11 +1,13 @@
 """FastAPI's 422, held to a size, through FastAPI itself."""
 
 import json
+import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, ValidationException
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.middleware.gzip import GZipMiddleware
@@ -13,6 +15,13 @@ from starlette.middleware.gzip import GZipMiddleware
 from runtime import invalid
 from runtime.health import ASGIApp
 from tests.runtime.asgi import Answer, ask
+
+
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """FastAPI's own way until this is called, which holds for the test."""
+    monkeypatch.setattr(RequestValidationError, "errors", ValidationException.errors)
+    return invalid.bound
 
 
 class Item(BaseModel):
@@ -59,11 +68,11 @@ SMALL = [
 
 
 @pytest.mark.parametrize(("path", "body"), SMALL, ids=lambda word: str(word)[:30])
-def test_answer_to_a_small_mistake_stays_as_it_is(path: str, body: bytes) -> None:
+def test_answer_to_a_small_mistake_stays_as_it_is(bound: Callable[[], None], path: str, body: bytes) -> None:
     """To the byte what FastAPI sends without it."""
-    bounded = app()
-    invalid.bound(bounded)
-    assert post(bounded, path, body).body == post(app(), path, body).body
+    plain = post(app(), path, body).body
+    bound()
+    assert post(app(), path, body).body == plain
 
 
 @pytest.mark.parametrize(
@@ -75,20 +84,20 @@ def test_answer_to_a_small_mistake_stays_as_it_is(path: str, body: bytes) -> Non
     ],
     ids=["many", "long", "inside"],
 )
-def test_large_input_is_not_sent_back(body: bytes) -> None:
+def test_large_input_is_not_sent_back(bound: Callable[[], None], body: bytes) -> None:
     """What is wrong, and where, without the input itself."""
-    bounded = app()
-    invalid.bound(bounded)
-    [plain], [found] = detail(post(app(), "/item", body)), detail(post(bounded, "/item", body))
+    [plain] = detail(post(app(), "/item", body))
+    bound()
+    [found] = detail(post(app(), "/item", body))
     assert found == {name: value for name, value in plain.items() if name != "input"}
 
 
-def test_many_errors_are_the_first_and_their_number() -> None:
+def test_many_errors_are_the_first_and_their_number(bound: Callable[[], None]) -> None:
     """A list of a thousand wrong things is answered with the first hundred."""
-    bounded = app()
-    invalid.bound(bounded)
     body = b"[" + b"{}," * 999 + b"{}]"
-    plain, found = detail(post(app(), "/items", body)), detail(post(bounded, "/items", body))
+    plain = detail(post(app(), "/items", body))
+    bound()
+    found = detail(post(app(), "/items", body))
     assert found[:-1] == plain[: invalid.MOST_ERRORS]
     assert found[-1]["msg"] == "1000 errors; these are the first 100."
 
@@ -98,7 +107,7 @@ def test_length_that_the_route_says_costs_nothing() -> None:
     assert [one["type"] for one in detail(post(app(), "/few", b"[" + b"{}," * 999 + b"{}]"))] == ["too_long"]
 
 
-def test_long_key_is_cut() -> None:
+def test_long_key_is_cut(bound: Callable[[], None]) -> None:
     """Where it was wrong may itself be from the input."""
 
     made = FastAPI()
@@ -107,13 +116,13 @@ def test_long_key_is_cut() -> None:
     async def numbers(numbers: dict[str, int]) -> int:
         return 1
 
-    invalid.bound(made)
+    bound()
     [found] = detail(post(made, "/", json.dumps({"k" * 50_000: "x"}).encode()))
     assert found["loc"] == ["body", "k" * invalid.MOST_VALUES]
 
 
 @pytest.mark.parametrize("kind", ["asynchronous", "synchronous"])
-def test_apps_own_handler(kind: str) -> None:
+def test_apps_own_handler(bound: Callable[[], None], kind: str) -> None:
     """It is given the smaller error; inside a mounted app and behind middleware as well."""
     inner = app()
 
@@ -127,15 +136,12 @@ def test_apps_own_handler(kind: str) -> None:
     outer = FastAPI()
     outer.mount("/inner", inner)
     wrapped = GZipMiddleware(outer, minimum_size=10**9)
-    invalid.bound(wrapped)
+    bound()
     found = post(wrapped, "/inner/item", b"[" + b"{}," * 5_000 + b"{}]")
     assert (found.status, json.loads(found.body)) == (400, {"mine": ["type", "loc", "msg"]})
 
 
-def test_other_apps_are_let_alone() -> None:
-    """One that is no FastAPI app, or has nothing in it."""
-
-    async def bare(*_: object) -> None: ...
-
-    invalid.bound(bare)
-    invalid.bound(GZipMiddleware(bare))
+def test_environment_without_fastapi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to hold to anything."""
+    monkeypatch.delitem(sys.modules, "fastapi.exceptions")
+    invalid.bound()

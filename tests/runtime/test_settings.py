@@ -3,7 +3,8 @@ import shutil
 
 import pytest
 
-from runtime.settings import Settings, Wrong, load, load_or_exit, read, room_or_exit
+from runtime.limits import Wrong
+from runtime.settings import Settings, check_room, load, program, read
 
 
 def test_defaults_are_right() -> None:
@@ -60,10 +61,8 @@ def test_wrong_setting_ends_the_process(monkeypatch: pytest.MonkeyPatch, capsys:
     """With 2, after one line on standard error."""
     monkeypatch.setenv("STACK_WORKERS", "many")
     load.cache_clear()
-    with pytest.raises(SystemExit) as end:
-        load_or_exit()
+    assert program(lambda: int(bool(load())))() == 2
     load.cache_clear()
-    assert end.value.code == 2
     assert capsys.readouterr().err == "WORKERS=many is wrong: it must be a whole number from 1 to 64.\n"
 
 
@@ -75,15 +74,14 @@ def test_database_is_the_roles() -> None:
     assert found.url("owner") == "postgresql://me:x@db.example:5432/shop?sslmode=require"
 
 
-def test_uploads_have_room(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_uploads_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body limit that /tmp can't hold twice would be 400 for a large upload, and nothing in any log."""
     there = shutil.disk_usage("/tmp")._replace(total=64 * 2**20)  # noqa: S108
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: there)
-    room_or_exit(Settings(body_limit=32 * 2**20))
-    with pytest.raises(SystemExit) as end:
-        room_or_exit(Settings(body_limit=300_000_000))
-    assert end.value.code == 2
-    assert capsys.readouterr().err == (
+    check_room(Settings(body_limit=32 * 2**20))
+    with pytest.raises(Wrong) as wrong:
+        check_room(Settings(body_limit=300_000_000))
+    assert str(wrong.value) == (
         "BODY_LIMIT=300000000 is wrong: /tmp, where uploads are kept, has 64 MiB. "
-        "Set TMP_SIZE=573m, and APP_MEMORY 509 MiB higher, for it is memory.\n"
+        "Set TMP_SIZE=573m, and APP_MEMORY 509 MiB higher, for it is memory."
     )

@@ -90,19 +90,25 @@ def test_what_stands_around_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "code", "said"),
     [
-        ("broken_app", "raise RuntimeError('as planned')", "RuntimeError: as planned\n"),
-        ("empty_app", "app = 5", "APP names it: APP=empty_app:name.\n"),
+        ("broken_app", "raise RuntimeError('as planned')", 1, "RuntimeError: as planned\n"),
+        ("empty_app", "app = 5", 2, "APP names it: APP=empty_app:name.\n"),
     ],
 )
 def test_app_that_cannot_be_imported_ends_the_slot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, text: str, said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    text: str,
+    code: int,
+    said: str,
 ) -> None:
     """After its traceback, or a sentence: trying again at once would help nobody."""
     with pytest.raises(SystemExit) as end:
         make(name, text, tmp_path, monkeypatch)
-    assert end.value.code == worker.STARTUP_FAILURE
+    assert end.value.code == code
     assert capsys.readouterr().err.endswith(said)
 
 
