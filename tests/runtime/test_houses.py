@@ -69,6 +69,15 @@ def test_syntax_of_the_oldest_python(file: Path) -> None:
     ast.parse(file.read_text(), feature_version=(3, 9) if file.name in OLD else (3, 10))
 
 
+def test_command_needs_the_oldest_python_alone() -> None:
+    """`./stack` runs on a bare machine: in the syntax of 3.9, with its standard library and no package."""
+    files = [REPO / "stack", *(REPO / "ops").rglob("*.py"), *(REPO / "offline").rglob("*.py")]
+    allowed = {*sys.stdlib_module_names, "ops", "offline", "runtime"} - {"tomllib"}
+    for file in files:
+        ast.parse(file.read_text(), feature_version=(3, 9))
+        assert set(imported(file)) <= allowed, file
+
+
 def test_library_of_the_oldest_python() -> None:
     """What the standard library of 3.10 has not, typeshed knows: only find.py asks for it, and does without."""
     argv = [sys.executable, "-m", "mypy", "--python-version", "3.10", "--no-error-summary", "runtime"]

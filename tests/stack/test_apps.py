@@ -37,7 +37,7 @@ TESTS = "python -m unittest"
 FEED = {"APP": "feed.app:app", "MIGRATE": "python -m feed.schema"}
 KINDS = {
     "shop": Kind("shop", {"APP_DIR": "../shop/backend", "MIGRATE": "bash scripts/prestart.sh"}),
-    "feed": Kind("feed", {"APP_DIR": "../feed", **FEED}, "MAIL_HOST=a server\n"),
+    "feed": Kind("feed", {"APP_DIR": "../feed", **FEED}, 'MAIL_HOST=a server\nSECRET=a $mall "one"\n'),
     "pages": Kind("pages", {"APP_DIR": "../pages"}, "UPLOADS=/tmp/uploads\n", stores=False),
     "single": Kind("single", {"APP_DIR": "../single"}, stores=False),
     "factory": Kind("factory", {"APP_DIR": "../factory", "APP": "service.app:create_app"}, "GREETING=hello there\n"),
@@ -108,6 +108,8 @@ def test_serves(beside: Beside) -> None:
         if beside.kind.folder == "shop":
             assert [thing["name"] for thing in before] == ["the first thing"]
             assert client.get("/health").json()["at_head"] is True
+    if beside.kind.own:
+        assert set(beside.kind.own.splitlines()) <= set(beside.containers()["app-1"]["Config"]["Env"])
     if beside.kind.stores and beside.kind.folder != "factory":
         assert beside.psql("SELECT count(*) > 0 FROM thing" + "s" * (beside.kind.folder == "feed")) == "t"
 

@@ -56,7 +56,8 @@ def test_container_is_closed(stack: Stack, service: str) -> None:
     assert not [mount for mount in container["Mounts"] if mount["Source"].endswith(".sock")]
     assert host["Memory"] > 0
     assert host["PidsLimit"] > 0
-    assert host["LogConfig"]["Config"]["max-size"]
+    assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "5"}
+    assert "size=64m" in host["Tmpfs"]["/tmp"]  # noqa: S108 - the container's
     assert host["RestartPolicy"]["Name"] == ("no" if service == "migrate" else "unless-stopped")
 
 
@@ -181,6 +182,47 @@ def test_wrong_setting_ends_a_slot_with_a_sentence(stack: Stack) -> None:
     """Without `./stack` too: exit code 2, one line."""
     argv = ("run", "--rm", "--no-deps", "-T", "-e", "STACK_WORKERS=many", "app-1")
     assert "WORKERS=many is wrong: it must be a whole number from 1 to 64." in stack.compose(*argv, check=False)
+
+
+WRONG = {
+    "BACKUP_RATE=fast": "whole MB a second (0 for as fast as it goes), 0 to 1000.",
+    "BACKUP_KEEP_DAYS=0": "whole days, 1 to 3650.",
+    "BACKUP_S3_EVERY=5": "whole seconds, 10 to 86400.",
+    "BACKUP_FULL=0 3 * * 0": "days of the week by name, as in mon-fri.",
+    "BACKUP_VERIFY=0 25 * * sun": "minute hour day month weekday (",
+    "BACKUP_S3_BUCKET=mine": "BACKUP_S3_KEYS must name a file with ACCESS_KEY_ID, SECRET_ACCESS_KEY, PASSWORD",
+}
+
+
+@pytest.mark.parametrize("setting", WRONG)
+def test_wrong_setting_ends_the_backups_with_a_sentence(stack: Stack, setting: str) -> None:
+    """As it ends a slot."""
+    said = stack.compose("run", "--rm", "--no-deps", "-T", "-e", setting, "backup", check=False).strip()
+    assert WRONG[setting] in said.splitlines()[-1]
+    assert "S3" in setting or said.splitlines()[-1].startswith(f"{setting} is wrong: ")
+
+
+DAYS = """
+from datetime import datetime, timedelta, timezone
+from backup import settings
+for setting in settings.SCHEDULES:
+    trigger, now, found = settings.crontab(setting), datetime(2026, 11, 1, tzinfo=timezone.utc), []
+    while (now := trigger.get_next_fire_time(None, now)) < datetime(2026, 11, 15, tzinfo=timezone.utc):
+        found.append(f"{now:%a}")
+        now += timedelta(seconds=1)
+    print(setting, *found)
+"""
+
+
+def test_backup_each_day(stack: Stack) -> None:
+    """A full one on Sundays, an increment on every other day, and a verification on Sundays, for two weeks."""
+    week = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat"]
+    shown = stack.compose("exec", "-T", "backup", "python", "-c", DAYS).splitlines()
+    assert {line.split()[0]: line.split()[1:] for line in shown} == {
+        "BACKUP_FULL": ["Sun", "Sun"],
+        "BACKUP_INCREMENTAL": week * 2,
+        "BACKUP_VERIFY": ["Sun", "Sun"],
+    }
 
 
 def test_app_that_cannot_be_imported_ends_its_slot(stack: Stack) -> None:

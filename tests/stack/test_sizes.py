@@ -1,5 +1,7 @@
 """What Postgres and the slots are sized to in the running stack, and what a client sees when that is not enough."""
 
+import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -98,6 +100,20 @@ def test_request_waits_for_a_connection_no_longer_than_pool_timeout(stack: Stack
     # POOL_TIMEOUT is 2; who waits for the table waits for 12.
     assert max(answer[2] for answer in refused) < 8
     assert client.get("/notes").status_code == 200
+
+
+def test_plan_is_shown(stopped: Clone) -> None:
+    """`./stack plan` shows this machine, also where nothing runs and what is set doesn't fit; --json has the same."""
+    done = stopped.stack("plan")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(stopped.stack("plan", "--json").stdout)
+    assert found["limits"]["app-1"] == 512
+    assert f"This machine: {os.cpu_count()} CPUs, {found['machine']['memory']} MiB" in done.stdout
+    assert f"  {'together':<12}{found['limits_sum']:>8}" in done.stdout
+    done = stopped.stack("plan", WORKERS="9")
+    assert done.returncode == 0, done.stderr
+    assert "9 x WORKER_MEMORY=150 MiB" in done.stdout.splitlines()[-1]
+    assert stopped.left_behind() == ""
 
 
 @pytest.mark.parametrize(

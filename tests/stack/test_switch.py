@@ -156,3 +156,14 @@ def test_new_machine(backed_up: Clone) -> None:
     ok(backed_up.stack("restore", "--to", "latest", "--yes"))
     assert stored(backed_up) == there
     assert is_well(backed_up)
+
+
+def test_down_leaves_older_volumes(backed_up: Clone) -> None:
+    """`docker compose down --volumes` takes the database in use and the backups, and none that a restore has left."""
+    before = volumes(backed_up)
+    ok(backed_up.stack("restore", "--to", two_notes(backed_up), "--yes"))
+    [new] = volumes(backed_up) - before
+    backed_up.compose("down", "--volumes", "--timeout", "5")
+    assert volumes(backed_up) == {name for name in before if not name.endswith("-socket")}
+    assert new not in volumes(backed_up)
+    assert run("docker", "volume", "ls", "--quiet", "--filter", f"name={backed_up.project}_backup") == ""

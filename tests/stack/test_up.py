@@ -28,6 +28,7 @@ def test_up_twice_then_another_app(clone: Clone) -> None:
     assert first.returncode == 0, first.stderr
     assert clone.address in first.stdout
     assert "==> Build the images: " in first.stderr
+    assert "\nBackups: the first backup has not been made yet, not verified yet (./stack verify). " in first.stdout
     with clone.client() as client:
         assert client.get("/").json() == {"Hello": "World"}
 

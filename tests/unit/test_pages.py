@@ -14,9 +14,9 @@ EVERY = [REPO / "README.md", REPO / "CONTRIBUTING.md", REPO / "SECURITY.md", *PA
 BY_PATH = pytest.mark.parametrize("page", EVERY, ids=lambda page: str(page.relative_to(REPO)))
 
 
-def anchors(page: Path) -> set[str]:
-    """The headings' addresses, as the repository's host makes them."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+def anchors(page: Path, marks: str = "#+") -> set[str]:
+    """The addresses, as the repository's host makes them, of the headings that have such `marks` before them."""
+    headings = re.findall(rf"^{marks} (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 

@@ -1,9 +1,13 @@
 """One list of settings: what .env.example names, compose.yaml hands over, and the code reads."""
 
+import json
+import os
 import re
+import subprocess
 from dataclasses import fields
 from typing import Any
 
+import pytest
 import yaml
 
 from offline.images import STAND_INS
@@ -37,3 +41,64 @@ def test_every_setting_of_the_code_reaches_it() -> None:
 def test_stand_ins_have_settings() -> None:
     """Each base image that offline/ can build is chosen by a setting."""
     assert set(STAND_INS) <= used_by_compose()
+
+
+# Changed values, where one more or another word would be none.
+OTHER = {
+    "EDGE_IPV6": "false",
+    "BACKUP_S3_KEYS": "./keys",
+    "EDGE_SUBNET": "10.0.0.0/28",
+    "EDGE_SUBNET_IPV6": "fd00::/64",
+}
+OTHER |= dict.fromkeys(("APP_MEMORY", "POSTGRES_MEMORY", "TMP_SIZE"), "777m")
+PLACES = {"app-1": "slots", "app-2": "slots", "migrate": "migration", "user": "image"}
+PLACES |= {"traefik": "Traefik", "postgres": "Postgres", "backup": "backups"}
+DEPLOYED, BROUGHT_UP = {"image", "slots", "migration", "command"}, {*PLACES.values(), "network", "command"} - {"image"}
+# Which are not for hands.
+WRITTEN = {"RELEASE", "POSTGRES_VOLUME", "COMPOSE_PROJECT_NAME"}
+
+
+def resolved(**settings: str) -> dict[str, Any]:
+    """compose.yaml with these settings, as Compose reads it."""
+    argv = ["docker", "compose", "--env-file", "/dev/null", "config", "--format", "json"]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **settings}
+    found: dict[str, Any] = json.loads(subprocess.check_output(argv, cwd=REPO, env=environment, timeout=60))
+    return found
+
+
+def reached(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
+    """What is another one."""
+    changed = {name for name, one in after["services"].items() if one != before["services"][name]}
+    found = {PLACES[name] for name in changed}
+    if "migrate" in changed and after["services"]["migrate"]["build"] != before["services"]["migrate"]["build"]:
+        # The slots' image is built as the migration's.
+        found = found - {"migration"} | {"image"}
+    found |= {"network"} if after["networks"] != before["networks"] else set()
+    return found | ({"command"} if after["x-deploy"] != before["x-deploy"] else set())
+
+
+def column(found: set[str], applied: set[str]) -> str:
+    return "yes" if found <= applied else "in part" if found & applied else "no"
+
+
+@pytest.mark.docker
+def test_table_of_what_applies_a_setting() -> None:
+    """docs/settings.md says of each setting what it reaches, as compose.yaml has it, and which verb applies that."""
+    example = (REPO / ".env.example").read_text()
+    defaults = dict(re.findall(r"^# ([A-Z][A-Z0-9_]+)=(.*)$", example, re.MULTILINE))
+    before = resolved()
+    expected = {}
+    for name in defaults.keys() - WRITTEN:
+        value = defaults[name]
+        another = str(int(value) + 1) if value.isdecimal() else "another"
+        found = reached(before, resolved(**{name: OTHER.get(name, another)}))
+        expected[name] = (found, column(found, DEPLOYED), column(found, BROUGHT_UP))
+    page = (REPO / "docs/settings.md").read_text()
+    rows = re.findall(r"^\| (`[A-Z].*`) \| ([\w, ]+) \| ([\w ]+) \| ([\w ]+) \|$", page, re.MULTILINE)
+    told = {
+        name: (set(places.split(", ")), deploy, up)
+        for names, places, deploy, up in rows
+        for name in re.findall("`(.*?)`", names)
+    }
+    assert told == expected
+    assert {name for name in WRITTEN if f"`{name}`" in page} == WRITTEN

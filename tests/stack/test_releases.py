@@ -1,0 +1,52 @@
+"""What a deploy leaves as it is, and what it keeps of the releases before."""
+
+import json
+import re
+
+from tests.stack.stacks import Repository, edge, run
+
+
+def test_settings_that_a_deploy_leaves_alone(repository: Repository) -> None:
+    """It says whose settings have changed, and `./stack up` applies those: docs/settings.md has the table."""
+    # Of a slot, Traefik, Postgres and the backups.
+    changed = {"app-1": "POOL_TIMEOUT=3", "traefik": "RATE_LIMIT=1000", "postgres": "STATEMENT_TIMEOUT=61"}
+    changed |= {"backup": "BACKUP_KEEP_DAYS=15"}
+    subnet = edge(f"{repository.project}-moved")["EDGE_SUBNET"]
+    before = {name: one["Id"] for name, one in repository.containers().items()}
+
+    def anew() -> set[str]:
+        return {name for name in changed if repository.containers()[name]["Id"] != before[name]}
+
+    with (repository.folder / ".env").open("a") as env:
+        env.write("".join(f"{line}\n" for line in (*changed.values(), f"EDGE_SUBNET={subnet}")))
+    done = repository.stack("deploy")
+    assert done.returncode == 0, done.stderr
+    assert anew() == {"app-1"}
+    assert subnet not in run("docker", "network", "inspect", f"{repository.project}_edge")
+    said = re.findall(r"(\w+) still runs with its old settings: `\./stack up`", done.stderr)
+    assert sorted(said) == ["backup", "postgres", "traefik"]
+    done = repository.stack("up")
+    assert done.returncode == 0, done.stderr
+    assert anew() == set(changed)
+    assert subnet in run("docker", "network", "inspect", f"{repository.project}_edge")
+    for name, line in changed.items():
+        assert any(one.endswith(line) for one in repository.containers()[name]["Config"]["Env"]), name
+
+
+def test_last_five_images_are_kept(repository: Repository) -> None:
+    """The last that served, and no other's: neither of those before, nor of what was built and never served."""
+    [serving] = set(repository.releases().values())
+    name, history = f"{repository.project}-app", repository.folder / ".stack/releases.json"
+    made = [f"made-{number}" for number in range(7)]
+    for tag in (*made, "never-served"):
+        run("docker", "tag", f"{name}:{serving}", f"{name}:{tag}")
+    [row] = [one for one in json.loads(history.read_text()) if one["release"] == serving]
+    history.write_text(json.dumps([*({**row, "release": tag} for tag in made), row]))
+    done = repository.stack("deploy")
+    assert done.returncode == 0, done.stderr
+    [serving] = set(repository.releases().values())
+    kept = set(run("docker", "image", "ls", "--format", "{{.Tag}}", name).split())
+    last = list(dict.fromkeys([*made, row["release"], serving]))[-5:]
+    assert kept == set(last)
+    listed = json.loads(repository.stack("releases", "--json").stdout)
+    assert [one["release"] for one in reversed(listed)] == last
