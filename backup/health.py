@@ -1,13 +1,16 @@
 """Whether backups can be relied on now."""
 
+import select
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg2  # type: ignore[import-untyped]  # not in .venv
+from psycopg2 import extensions
+
 from backup import history, live, server, settings
 from backup.catalog import lsn
-from backup.server import Failure, psql, recall
+from backup.server import LIVE, Failure, recall
 
 # What `serve` found last, for the health check, backup/healthy: the second of the machine's life, and what is wrong in
 # one line, nothing if nothing is.
@@ -19,7 +22,7 @@ SILENCE = 30
 STREAM = """
 SELECT coalesce((SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'barman'), 'none'),
     count(*), coalesce(extract(epoch FROM clock_timestamp() - max(reply_time)), 0),
-    coalesce(bool_or(sent_lsn >= :'before'), false), coalesce(max(write_lsn), '0/0'),
+    coalesce(bool_or(sent_lsn >= %(before)s), false), coalesce(max(write_lsn), '0/0'),
     clock_timestamp(), pg_current_wal_flush_lsn(), pg_walfile_name(pg_current_wal_lsn())
 FROM pg_stat_replication WHERE application_name = 'barman_receive_wal' AND state = 'streaming'
 """
@@ -32,27 +35,67 @@ JOBS = {
     "offsite": "copy of the log elsewhere",
     "upload": "copy of a backup elsewhere",
 }
-# How far the server's WAL was at the last look.
+# Seconds that the server may take to answer.
+ANSWER = 20
+# Kept open: each psql would be a process here and one of the server's, every few seconds for years.
+connection: Any = None
+# How far the server's WAL was at the last look, and its timeline; None when its WAL was not being received.
 before = "0/0"
+timeline: int | None = None
 # Since when WAL has not been received.
 interrupted: float | None = None
 
 
-def streaming() -> str | None:
-    """What is wrong with the stream of WAL; None when nothing is."""
-    global before
+def wait(asked: Any) -> None:
+    """How psycopg2 waits for the server: no longer than ANSWER. Raises Failure."""
+    while (state := asked.poll()) != extensions.POLL_OK:
+        ways = ([asked], []) if state == extensions.POLL_READ else ([], [asked])
+        if not any(select.select(*ways, [], ANSWER)):
+            raise Failure(f"no answer within {ANSWER} s.")
+
+
+extensions.set_wait_callback(wait)
+
+
+def ask() -> Any:
+    """The row that STREAM gives. Raises Failure."""
+    global connection
     try:
-        [[status, streams, silent, sent, written, moment, end, name]] = psql(STREAM, before=before)
-    except Failure as failure:
-        return f"Postgres can't be asked: {failure}"
+        if not connection:
+            connection = psycopg2.connect(LIVE)
+            connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(STREAM, {"before": before})
+            return cursor.fetchone()
+    except (psycopg2.Error, Failure) as error:
+        # The next look makes another.
+        connection = None
+        raise Failure(f"Postgres can't be asked: {error}") from None
+
+
+def stream() -> int:
+    """The timeline whose WAL is being received. Raises Failure when none is."""
+    global before
+    status, streams, silent, sent, written, moment, end, name = ask()
     before = end
     if status == "lost":
-        return "Postgres gave up the WAL that it kept for the backups; they begin anew."
-    if streams == "0":
-        return recall("stream").get("said") or "WAL is not being received."
-    if float(silent) > SILENCE or sent == "f":
-        return "WAL is received too slowly."
-    live.noted(int(name[:8], 16), datetime.fromisoformat(moment), lsn(end), lsn(written))
+        raise Failure("Postgres gave up the WAL that it kept for the backups; they begin anew.")
+    if not streams:
+        raise Failure(recall("stream").get("said") or "WAL is not being received.")
+    if silent > SILENCE or not sent:
+        raise Failure("WAL is received too slowly.")
+    live.noted(int(name[:8], 16), moment, lsn(end), lsn(written))
+    return int(name[:8], 16)
+
+
+def streaming() -> str | None:
+    """What is wrong with the stream of WAL; None when nothing is."""
+    global timeline
+    try:
+        timeline = stream()
+    except Failure as failure:
+        timeline = None
+        return str(failure)
     return None
 
 

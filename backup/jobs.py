@@ -10,6 +10,8 @@ from backup.server import LIVE, SLOT, STREAMING, Failure, barman, psql
 
 # Seconds after which a backup that failed is tried again where there is none.
 PATIENCE = 60
+# Seconds between two looks whether time alone has put a backup out of the recovery window.
+OFTEN = 3600
 # What Postgres says to a receiver that comes too late.
 REMOVED = re.compile(r"requested WAL segment \w+ has already been removed")
 RECEIVED = """
@@ -128,11 +130,20 @@ def begin_again(segment: str) -> None:
 
 
 def housekeeping() -> None:
-    """Archive what was streamed, remove what the recovery window has passed."""
-    barman("archive-wal", "main")
+    """Archive what was streamed, remove what the recovery window has passed: where there may be any of it.
+
+    Barman is a Python, and several for its cron: once a minute it would cost more than all else here.
+    """
+    streamed = [path.suffix for path in STREAMING.iterdir()] if STREAMING.exists() else []
+    # One file is being received.
+    if streamed not in ([], [".partial"]):
+        barman("archive-wal", "main")
+    done, there = server.recall("housekeeping"), [one.name for one in catalog.backups()]
+    fresh = done.get("backups") == there and server.age(done["at"]) < OFTEN
     # Without a stream it would begin one, and not know of a new timeline.
-    if received():
+    if not fresh and received():
         barman("cron")
+        server.outcome("housekeeping", {"backups": there})
 
 
 def sweep() -> None:
@@ -187,11 +198,12 @@ def first() -> None:
     """A full backup where there is none of this database, or none since a restore or a gap in the WAL."""
     state = server.recall("backup")
     # One that just failed, for want of room maybe, is not tried again at once.
-    if health.streaming() or (state.get("ok") is False and server.age(state["at"]) < PATIENCE):
+    if not health.timeline or (state.get("ok") is False and server.age(state["at"]) < PATIENCE):
         return
     broken = server.recall("broken").get("at", "")
     if not any(
-        one.timeline == timeline() and one.begun.isoformat(timespec="seconds") > broken for one in catalog.backups()
+        one.timeline == health.timeline and one.begun.isoformat(timespec="seconds") > broken
+        for one in catalog.backups()
     ):
         backup("full", "--immediate-checkpoint")
 

@@ -50,14 +50,16 @@ def keep(number: int, until: datetime, place: int, closed: bool = False) -> None
 def noted(number: int, moment: datetime, place: int, written: int) -> None:
     """Keep what the scheduler's look found: where the log ended, once as much of it has been written here."""
     global pending
-    waiting = pending
-    if waiting and written >= waiting[2]:
-        keep(*waiting)
-        waiting = None
     # At the beginning of a page a record may go on, which nobody has been told is there.
-    if not waiting and place % 8192 > 40:
-        waiting = number, moment, place
-    pending = waiting
+    newest = (number, moment, place) if place % 8192 > 40 else None
+    if newest and written >= place:
+        keep(*newest)
+        pending = None
+    elif pending and written >= pending[2]:
+        keep(*pending)
+        pending = newest
+    else:
+        pending = pending or newest
 
 
 def catch_up() -> str | None:

@@ -55,11 +55,6 @@ def again() -> None:
         jobs.backup(state.get("kind", "incremental"))
 
 
-def housekeeping() -> None:
-    jobs.housekeeping()
-    server.outcome("housekeeping", {})
-
-
 def since(job: str) -> datetime | None:
     """When the job was last done; before the first time, since when it could have been; None while neither is so."""
     state = server.recall(job)
@@ -99,7 +94,7 @@ def serve() -> None:
         health.write(health.look(due))
 
     scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "misfire_grace_time": 3600})
-    seconds = {stream: 2, look: 5, quietly(housekeeping): 60, quietly(jobs.first, "backup"): 5}
+    seconds = {stream: 2, look: 5, quietly(jobs.housekeeping): 60, quietly(jobs.first, "backup"): 5}
     seconds[quietly(again, "backup")] = 3600
     if settings.bucket():
         # Half of what may be lost: the copy itself takes a while. A backup takes longer, and WAL doesn't wait for it.

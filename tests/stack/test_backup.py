@@ -198,10 +198,10 @@ def test_killed_backup(backed_up: Clone) -> None:
     assert [one["name"] for one in listing(backed_up)] == names
     # Nor is any of it left.
     assert inside(backed_up, "ls", "/backup/18/base").split() == sorted(names)
-    wait_until(lambda: health(backed_up) == "unhealthy")
+    wait_until(lambda: health(backed_up) == "unhealthy", 60)
     ok(backed_up.stack("backup"))
     assert len(listing(backed_up)) == len(before) + 1
-    wait_until(lambda: health(backed_up) == "healthy")
+    wait_until(lambda: health(backed_up) == "healthy", 60)
 
 
 @pytest.mark.long
@@ -215,7 +215,7 @@ def test_damaged_backup(backed_up: Clone) -> None:
     done = backed_up.stack("verify")
     assert done.returncode == 1
     assert f"The backup {name} is damaged: " in done.stderr
-    wait_until(lambda: health(backed_up) == "unhealthy")
+    wait_until(lambda: health(backed_up) == "unhealthy", 60)
     there = stored(backed_up)
     done = backed_up.stack("restore", "--to", "latest", "--yes")
     assert done.returncode == 1
@@ -226,7 +226,7 @@ def test_damaged_backup(backed_up: Clone) -> None:
         assert client.get("/health").status_code == 200
     ok(backed_up.stack("backup", "--full"))
     ok(backed_up.stack("verify"))
-    wait_until(lambda: health(backed_up) == "healthy")
+    wait_until(lambda: health(backed_up) == "healthy", 60)
 
 
 @pytest.mark.long

@@ -32,7 +32,7 @@ def test_full_backup_volume(small: Clone) -> None:
     done = small.stack("backup", "--full")
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
-    wait_until(lambda: health(small) == "unhealthy")
+    wait_until(lambda: health(small) == "unhealthy", 60)
     assert "failed" in said(small)
     sql(small, "CREATE TABLE bulk AS SELECT repeat('x', 100) FROM generate_series(1, 300000)")
     with small.client() as client:
@@ -42,6 +42,16 @@ def test_full_backup_volume(small: Clone) -> None:
     wait_until(lambda: "WAL is received" in said(small) or small.stack("backup").returncode == 0, 120)
     wait_until(lambda: health(small) == "healthy", 120)
     ok(small.stack("verify"))
+
+
+def test_postgres_stands_still(small: Clone) -> None:
+    """A server that takes connections and answers none is said to be away, and is asked again until it answers."""
+    small.compose("pause", "postgres")
+    try:
+        wait_until(lambda: "Postgres can't be asked: no answer within" in said(small), 150)
+    finally:
+        small.compose("unpause", "postgres")
+    wait_until(lambda: "WAL is received" in said(small), 60)
 
 
 def test_slot_given_up(small: Clone) -> None:

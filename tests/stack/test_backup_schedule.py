@@ -23,12 +23,47 @@ for name in sys.argv[2:]:
         if path.exists():
             path.write_text(re.sub(r"(?m)^(begin_time|end_time)=(.+)$", older, path.read_text()))
 """
-AGE_VERIFICATION = """
+AGE_JOB = """
+import sys
 from datetime import timedelta
 from backup import server
 
-server.remember("verify", **{**server.recall("verify"), "at": (server.now() - timedelta(days=15)).isoformat()})
+job, days = sys.argv[1:]
+at = server.now() - timedelta(days=float(days))
+server.remember(job, **{**server.recall(job), "at": at.isoformat()})
 """
+RECALL = "import json, sys; from backup import server; print(json.dumps(server.recall(sys.argv[1])))"
+# What is started while the service looks for a minute and more. What Docker itself starts there has no parent.
+STARTED = """
+import time
+from pathlib import Path
+
+def running():
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            left, _, right = path.read_text().rpartition(")")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        number, _, name = left.partition(" (")
+        if right.split()[1] != "0":
+            found[number] = name
+    return found
+
+before, started, looks = running(), {}, set()
+while len(looks) < 14:
+    looks.add(Path("/tmp/health").stat().st_mtime_ns)
+    started |= running()
+    time.sleep(0.002)
+print(sorted(name for number, name in started.items() if number not in before))
+"""
+
+
+def kept_house(clone: Clone) -> bool:
+    """Whether there is nothing left to do: the window was looked at with every backup, and the log is archived."""
+    done = json.loads(inside(clone, "python", "-c", RECALL, "housekeeping"))
+    streamed = inside(clone, "ls", "/backup/18/streaming").split()
+    return bool(done.get("backups") == sorted(names(clone)) and all(name.endswith(".partial") for name in streamed))
 
 
 def names(clone: Clone) -> list[str]:
@@ -39,6 +74,12 @@ def segments(clone: Clone) -> list[str]:
     """The archived WAL segments of all timelines, without the timeline's part of their names."""
     found = inside(clone, "sh", "-c", "ls /backup/18/wals/*").split()
     return sorted(name[8:] for name in found if len(name) == 24)
+
+
+def test_idle(backed_up: Clone) -> None:
+    """With nothing to do it starts no process, neither to look nor to keep house: it has one connection to ask by."""
+    wait_until(lambda: kept_house(backed_up), 150)
+    assert inside(backed_up, "python", "-c", STARTED) == "[]\n"
 
 
 def test_recovery_window(backed_up: Clone) -> None:
@@ -54,7 +95,8 @@ def test_recovery_window(backed_up: Clone) -> None:
     newest = names(backed_up)[0]
     inside(backed_up, "python", "-c", AGE, "40", *gone)
     inside(backed_up, "python", "-c", AGE, "20", kept)
-    # Each minute it looks.
+    # Once an hour it looks whether time has passed.
+    inside(backed_up, "python", "-c", AGE_JOB, "housekeeping", "0.1")
     wait_until(lambda: names(backed_up) == [newest, kept], 150)
     wait_until(lambda: segments(backed_up)[0] > before[0], 150)
     ok(backed_up.stack("restore", "--to", kept, "--yes"))
@@ -107,7 +149,7 @@ def test_overdue(backed_up: Clone) -> None:
     """A verification that was not made when it should have been is said; a service that starts makes it at once."""
     ok(backed_up.stack("verify"))
     wait_until(lambda: health(backed_up) == "healthy", 90)
-    inside(backed_up, "python", "-c", AGE_VERIFICATION)
+    inside(backed_up, "python", "-c", AGE_JOB, "verify", "15")
     wait_until(lambda: health(backed_up) == "unhealthy", 90)
     assert "The verification of " in said(backed_up)
     assert "has not been made" in said(backed_up)

@@ -44,7 +44,7 @@ def secured(clone: Secured) -> Secured:
     clone.recreate()
     if not clone.trusted("app.test", "www.app.test"):
         clone.compose("up", "--detach", "--wait")
-        wait_until(lambda: clone.trusted("app.test", "www.app.test"))
+        wait_until(lambda: clone.trusted("app.test", "www.app.test"), 90)
     return clone
 
 
@@ -53,7 +53,7 @@ def test_authority_away_at_first_start(clone: Secured) -> None:
     clone.compose("up", "--detach", "--wait", "traefik", "app-1", "app-2")
     wait_until(lambda: clone.get(trusting=False).status == 200)
     clone.start_authority()
-    wait_until(lambda: clone.trusted("app.test", "www.app.test"))
+    wait_until(lambda: clone.trusted("app.test", "www.app.test"), 90)
     assert clone.issued() == 2
 
 
@@ -188,7 +188,7 @@ def test_renewal_drops_no_request(secured: Secured) -> None:
     """A certificate near its end is replaced while requests go on, each on a connection of its own."""
     # Traefik looks once a minute for those that end within 20, and this one lasts ten seconds more.
     secured.recreate(DOMAIN="other.test", ACME_PROFILE="brief", CERTIFICATE_HOURS="1")
-    wait_until(lambda: secured.trusted("other.test"))
+    wait_until(lambda: secured.trusted("other.test"), 90)
     before = secured.certificate("other.test")["serialNumber"]
     started = secured.containers()["traefik"]["State"]["StartedAt"]
     answers: list[int] = []
