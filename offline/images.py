@@ -13,7 +13,8 @@ from pathlib import Path
 from offline.engine import SUITE, apt, mirror, run
 
 HERE = Path(__file__).parent
-BASE = f"stack-offline/debian:{SUITE}"
+OURS = "stack-offline/"
+BASE = f"{OURS}debian:{SUITE}"
 # Setting that chooses a base image: (its stand-in, the target in offline/Dockerfile).
 STAND_INS = {
     "PYTHON_IMAGE": ("stack-offline/python:3.14", "python"),

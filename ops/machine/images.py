@@ -56,3 +56,31 @@ def base_images(config: Config) -> None:
             chosen[setting] = stand_in
     if chosen:
         dotenv.write(chosen, "Stand-ins for images of a registry that could not be reached. Written by ./stack.")
+
+
+def newest_bases(config: Config) -> None:
+    """Pull the base images, and say which are others than before. Raises Stop; nothing that runs has changed then."""
+    bases = chosen_bases(config)
+    made_here = [image for image in bases.values() if image.startswith(images.OURS)]
+    if made_here:
+        raise Stop(
+            f"No registry has {', '.join(made_here)}: made here for want of one. Where one can be reached, take these "
+            "lines out of .env."
+        )
+    lines = []
+    for setting, image in bases.items():
+        before = known_digest(image)
+        with step(f"Pull {image}"):
+            pulled = docker("pull", "--quiet", image, check=False)
+        if pulled.returncode:
+            raise Stop(f"{setting}={image} can't be pulled. Nothing was changed. {pulled.stderr.strip()}")
+        now = known_digest(image)
+        lines.append(f"{image}: {f'{before or None} -> {now}' if before != now else f'{now}, as before'}")
+    print("\n".join(lines), flush=True)
+
+
+def known_digest(image: str) -> str:
+    """The digest that its registry knows the image by; nothing for one that came from none, or isn't here."""
+    digests = "{{range .RepoDigests}}{{println .}}{{end}}"
+    found = docker("image", "inspect", "--format", digests, image, check=False).stdout.split()
+    return found[-1].partition("@")[2] if found else ""

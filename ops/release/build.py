@@ -21,7 +21,7 @@ NOT_RUN = (
 
 
 def build(*services: str) -> None:
-    """Build the services' images. Raises Stop with what the step that failed printed."""
+    """Build the services' images, after Compose's options. Raises Stop with what the step that failed printed."""
     built = compose("--progress", "plain", "build", *services, check=False)
     if not built.returncode:
         return
@@ -32,11 +32,11 @@ def build(*services: str) -> None:
     raise Stop("\n".join(["The images can't be built:", *(printed or lines)[-20:]]))
 
 
-def build_release(project: str) -> str:
+def build_release(project: str, *options: str) -> str:
     """Build the app's image of this checkout, for Compose to start from now on; return the release. Raises Stop."""
     # Under a name of its own: a build that is interrupted leaves no half of a release.
     override("RELEASE", releases.DRAFT)
-    build("migrate")
+    build(*options, "migrate")
     draft = releases.image_id(project, releases.DRAFT)
     short = str(draft).rpartition(":")[2]
     # Without git a release is called what it is: its content.

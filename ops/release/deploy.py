@@ -24,7 +24,7 @@ from ops.run import HERE, Stop, compose, running, step
 LEFT_ALONE = ("traefik", "postgres", "backup")
 
 
-def deploy(contract: bool = False) -> None:
+def deploy(*build_options: str, contract: bool = False) -> None:
     """Put this checkout into service. Raises Stop; what served then serves still.
 
     `contract`: although its migrations take away what an earlier release may use.
@@ -37,7 +37,7 @@ def deploy(contract: bool = False) -> None:
         try:
             check_sizes(config)
             with step("Build the image"):
-                release = build_release(config.project)
+                release = build_release(config.project, *build_options)
             with step("Check the settings"):
                 check_settings(config, release)
             if not contract:

@@ -7,11 +7,12 @@ import re
 import sys
 
 from ops.lock import lock
+from ops.machine.checks import configuration
+from ops.machine.images import newest_bases
 from ops.machine.install import ensure_docker
 from ops.release import releases
-from ops.release.deploy import deploy
-from ops.release.up import up
-from ops.run import HERE, Stop, confirm, running, step, uninterrupted
+from ops.release.newest import serve_all
+from ops.run import HERE, Stop, confirm, step, uninterrupted
 from ops.update import apply
 from ops.update.merge import (
     YOURS,
@@ -98,12 +99,14 @@ def back(yes: bool) -> None:
 def serve() -> None:
     """Put this version of the stack into service. Raises Stop."""
     ensure_docker()
-    # The app's layer first, where there is a stack that serves: if it fails, nothing else has changed. And the slots
-    # are replaced once: image and settings together.
-    verbs = [deploy, up] if running("traefik") else [up, deploy] if releases.current() else [up]
+    pull = True
     try:
-        for verb in verbs:
-            verb()
+        newest_bases(configuration())
+    except Stop as failure:
+        print(f"Going on with the base images that are here: {failure}", file=sys.stderr)
+        pull = False
+    try:
+        serve_all(pull)
     except Stop as failure:
         undone = (HERE / ".git").exists() and last_update()
         way = "\n`./stack update --serve` tries it again, `./stack update --back` undoes the update." if undone else ""

