@@ -17,9 +17,9 @@ OURS = "stack-offline/"
 BASE = f"{OURS}debian:{SUITE}"
 # Setting that chooses a base image: (its stand-in, the target in offline/Dockerfile).
 STAND_INS = {
-    "PYTHON_IMAGE": ("stack-offline/python:3.14", "python"),
-    "POSTGRES_IMAGE": ("stack-offline/postgres:18", "postgres"),
-    "TRAEFIK_IMAGE": ("stack-offline/traefik:3.7.15", "traefik"),
+    "PYTHON_IMAGE": (f"{OURS}python:3.14-slim", "python"),
+    "POSTGRES_IMAGE": (f"{OURS}postgres:18-{SUITE}", "postgres"),
+    "TRAEFIK_IMAGE": (f"{OURS}traefik:v3.7.15", "traefik"),
 }
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 

@@ -110,4 +110,4 @@ def test_choice_of_stand_ins_is_added_to_dotenv(user_env: Path, monkeypatch: pyt
     migrate = Service("", {}, {"PYTHON_IMAGE": "python:3.14-slim"}, 0, 0)
     images.base_images(config(services={"migrate": migrate}))
     assert user_env.read_text().startswith("DOMAIN=localhost\n")
-    assert "\nPYTHON_IMAGE=stack-offline/python:3.14\n" in user_env.read_text()
+    assert "\nPYTHON_IMAGE=stack-offline/python:3.14-slim\n" in user_env.read_text()

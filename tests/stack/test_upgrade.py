@@ -12,7 +12,7 @@ from tests.stack.stacks import Clone, base_images, run, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 # Debian's release whose Postgres is 17.
-SUITE, OLD = "trixie", "stack-offline/postgres:17"
+SUITE, OLD = "trixie", "stack-offline/postgres:17-trixie"
 # A table that 17 takes and 18 doesn't.
 UNWANTED = "CREATE TABLE unwanted (n int CHECK (current_setting('server_version_num')::int < 180000))"
 # Whose things are, and who may do what with them.
