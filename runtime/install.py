@@ -40,6 +40,8 @@ from stack_runtime.{module} import {function}
 sys.exit({function}())
 """
 LIBRARIES = ("lib", "db")
+# Of the standard library what no server imports.
+NEEDLESS = r"/(tests?|idlelib|tkinter|turtledemo|lib2to3|ensurepip|pydoc_data|(site|dist)-packages)/"
 # An older Uvicorn takes no networks as --forwarded-allow-ips; of the others the stack's own needs what these have.
 OLDEST = {"Python": (3, 10), "Uvicorn": (0, 31), "websockets": (13, 0), "typing_extensions": (4, 0)}
 # What comes before the app's own packages on the path.
@@ -107,6 +109,23 @@ def install(source: Path, name: str) -> None:
                 # Another build may have been faster.
                 fetched.rename(kept)
     shutil.copytree(kept, STACK / name)
+
+
+def compile_library(library: Path) -> None:
+    """Compile the standard library, which the official images have as source alone: every start would do it again.
+
+    Kept in the build's cache as well, where only what is new is compiled.
+    """
+    if any(library.glob("__pycache__/*.pyc")):
+        return
+    kept = CACHE / f"library-{hashlib.sha256(sys.version.encode()).hexdigest()[:16]}"
+    argv = [sys.executable, "-m", "compileall", "-qq", "-x", NEEDLESS, str(library)]
+    # A file that can't be compiled is none that a server needs.
+    subprocess.run(argv, env={**os.environ, "PYTHONPYCACHEPREFIX": str(kept)})
+    for file in (kept / library.relative_to("/")).rglob("*.pyc"):
+        folder = Path("/", file.relative_to(kept)).parent / "__pycache__"
+        folder.mkdir(exist_ok=True)
+        shutil.copyfile(file, folder / file.name)
 
 
 def fetch(requirements: Path, target: Path) -> None:
@@ -200,6 +219,7 @@ def add_users(file: Path = Path("/etc/passwd")) -> None:
 def main() -> None:
     source = Path(sys.argv[1])
     check_python(sys.version.split()[0])
+    compile_library(Path(sysconfig.get_path("stdlib")))
     for name in LIBRARIES:
         install(source, name)
     choose_uvicorn()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -51,6 +52,36 @@ def test_version_that_is_too_old_is_one_sentence(capsys: pytest.CaptureFixture[s
     assert end.value.code == 1
     said = "Python 3.9.18 of the app's image is too old for the stack: 3.10 or newer is needed.\n"
     assert capsys.readouterr().err == said
+
+
+def compiled(library: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(library)): path.read_bytes() for path in library.rglob("*.pyc")}
+
+
+def test_standard_library_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, but for its tests; what the cache keeps of another state of it is not taken; what is compiled stays."""
+    monkeypatch.setattr(install, "CACHE", tmp_path / "cache")
+    library, tag = tmp_path / "library", sys.implementation.cache_tag
+    for name in ("one.py", "package/two.py", "test/three.py"):
+        (library / name).parent.mkdir(parents=True, exist_ok=True)
+        (library / name).write_text("number = 1\n")
+    (library / "broken.py").write_text("(")
+    install.compile_library(library)
+    names = {f"__pycache__/one.{tag}.pyc", f"package/__pycache__/two.{tag}.pyc"}
+    first = compiled(library)
+    assert first.keys() == names
+    install.compile_library(library)
+    assert compiled(library) == first
+
+    shutil.rmtree(library / "__pycache__")
+    (library / "one.py").write_text("number = 22\n")
+    os.utime(library / "one.py", (1, 1))
+    install.compile_library(library)
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import one; print(one.number)"
+    argv = [sys.executable, "-v", "-c", program, str(library)]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.stdout == "22\n"
+    assert f"{library}/__pycache__/one.{tag}.pyc matches {library}/one.py" in done.stderr
 
 
 LIB = {"uvicorn": "0.54.0", "websockets": "17.4", "httptools": "0.9", "typing_extensions": "4.16.0"}

@@ -108,3 +108,14 @@ def test_uids_names_and_a_closed_home(tmp_path: Path) -> None:
     program += "import idna; print(pwd.getpwuid(10001).pw_name, pwd.getpwuid(500).pw_name)"
     done = run("docker", "run", "--rm", "--network", "none", "--entrypoint", "python", NAME, "-c", program)
     assert done == "stack-app app\n"
+
+
+def test_standard_library_is_compiled(tmp_path: Path) -> None:
+    """On an image that has it as source alone, as the official ones: no start compiles it."""
+    bare = run("docker", "run", "--rm", "--network", "none", PYTHON, "python", "-vc", "import asyncio", check=False)
+    assert "asyncio/__init__.py\n" in bare
+    assert build(tmp_path, f"FROM {PYTHON}").returncode == 0
+    python = ("docker", "run", "--rm", "--network", "none", "--entrypoint", "python", NAME)
+    said = run(*python, "-vc", "import asyncio, json, logging", check=False)
+    assert "asyncio/__pycache__/__init__." in said
+    assert [line for line in said.splitlines() if line.startswith("# code object from") and ".pyc" not in line] == []
