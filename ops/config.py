@@ -121,6 +121,8 @@ def parse(text: str) -> Config:
         "HTTPS_PORT": ports[1],
         "MIGRATE_DEADLINE": services["migrate"].environment["STACK_MIGRATE_DEADLINE"],
     }
+    if ports[0] == ports[1]:
+        raise Stop(f"HTTP_PORT={ports[0]} is wrong: HTTPS_PORT is the same.", 2)
     check_values({**services["traefik"].environment, **services["postgres"].environment, **own})
     check_sizes_of(services)
     if OWN_SOCKET in services["app-1"].environment["STACK_DATABASE_URL"]:
@@ -163,11 +165,15 @@ def service(found: dict[str, Any]) -> Service:
 
 
 def subnet(place: int, value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    setting, like = ("EDGE_SUBNET_IPV6", "fd5b:6c0a:213::/64") if place else ("EDGE_SUBNET", "10.213.80.0/28")
     try:
-        return ipaddress.ip_network(value, strict=False)
+        found = ipaddress.ip_network(value)
     except ValueError:
-        setting = "EDGE_SUBNET_IPV6" if place else "EDGE_SUBNET"
-        raise Stop(f"{setting}={value} is wrong: a network, like 10.213.80.0/28.", 2) from None
+        found = None
+    # The gateway, Traefik, and the one that takes its place.
+    if not found or found.num_addresses < 8:
+        raise Stop(f"{setting}={value} is wrong: a network of at least 8 addresses, like {like}.", 2)
+    return found
 
 
 def whole(name: str, slot: dict[str, str]) -> int | None:

@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ops.config import Config
+from ops.config import ACME, Config
 from ops.door.ask import ToThisMachine
-from ops.run import Stop, compose, step
+from ops.run import Stop, compose, docker, run_with, step
 
 # Seconds for a certificate to be issued.
 ISSUE_SECONDS = 60
@@ -98,14 +98,15 @@ def check_store(config: Config) -> None:
     """Traefik leaves out a store that it can't use, and with it every certificate. Raises Stop before that happens."""
     if not config.public:
         return
-    path = config.services["traefik"].environment["TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_STORAGE"]
-    # As Traefik's own user, in its own container: `head` reads what `stat` may only see.
+    path, volume = config.services["traefik"].environment[f"{ACME}STORAGE"], config.volumes["acme"]
+    if docker("volume", "inspect", volume, check=False).returncode:
+        return
+    # As Traefik's own user: `head` reads what `stat` may only see. Compose would change networks first.
     look = f"[ ! -e {path} ] || {{ stat -c %a {path} && head -c 1 {path}; }}"
-    run = ("run", "--rm", "--no-deps", "-T", "--quiet-pull", "--entrypoint", "sh", "traefik", "-c", look)
-    done = compose(*run, check=False)
+    image = config.services["traefik"].image
+    done = run_with(volume, "--volume", f"{volume}:/acme", "--entrypoint", "sh", image, "-c", look, check=False)
     mode, _, first = done.stdout.partition("\n")
     if done.returncode or (mode and mode != "600") or first not in ("", "{"):
-        volume = f"{config.project}_acme"
         wrong = f"its mode is {mode} and not 600" if mode and first == "{" else done.stderr.strip() or "it is no JSON"
         raise Stop(
             f"Traefik can't use its store of certificates, {path} in the volume {volume}: {wrong}. Repair it with "

@@ -1,4 +1,4 @@
-"""The front door's network."""
+"""The front door's network and ports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ops.config import Config
-from ops.run import Stop, docker
+from ops.run import HERE, Stop, compose, docker, running, step
 
 
 def check_networks(config: Config, ipv6: Path = Path("/proc/net/if_inet6")) -> None:
@@ -28,3 +28,18 @@ def check_networks(config: Config, ipv6: Path = Path("/proc/net/if_inet6")) -> N
                     raise Stop(
                         f"{setting}={subnet} is taken by Docker's network {network['Name']} ({taken}): set another.", 2
                     )
+
+
+def forget_stuck() -> None:
+    """Remove a Traefik that doesn't run: where a change of its network failed, it can't be started again."""
+    if not running("traefik"):
+        compose("rm", "--stop", "--force", "traefik")
+
+
+def go_back(served: Path) -> None:
+    """Have Traefik as it was when `served`, what Compose resolved then, was written: what served goes on."""
+    if served.exists():
+        with step("Go back to the front door that served"):
+            forget_stuck()
+            before = ("--project-directory", str(HERE), "--file", str(served))
+            compose(*before, "up", "--detach", "--wait", "--no-deps", "traefik", check=False)

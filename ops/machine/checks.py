@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -94,9 +95,9 @@ def check_machine(config: Config) -> None:
             f"The disk under {root} has {free:.1f} GB left, and this needs {DISK_GB}: "
             "`docker system df` shows what may go."
         )
-    if running("traefik"):
-        return
     for port in config.ports:
+        if port in published():
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -106,6 +107,12 @@ def check_machine(config: Config) -> None:
             except OSError:
                 name = "HTTP_PORT" if port == config.ports[0] else "HTTPS_PORT"
                 raise Stop(f"Port {port} is taken by another program: stop that, or set {name} in .env.") from None
+
+
+def published() -> set[int]:
+    """The ports of this machine that the stack's own Traefik has."""
+    bindings = [docker("inspect", "--format", "{{json .HostConfig.PortBindings}}", one) for one in running("traefik")]
+    return {int(one["HostPort"] or 0) for found in bindings for two in json.loads(found.stdout).values() for one in two}
 
 
 def check_folder(project: str) -> None:

@@ -13,7 +13,7 @@ from ops.database.switch import settle
 from ops.database.volumes import holds_database
 from ops.door import ask
 from ops.door.certificate import check_names, check_store, wait_for_certificates
-from ops.door.front import check_networks
+from ops.door.front import check_networks, forget_stuck, go_back
 from ops.lock import lock
 from ops.machine.checks import check_machine, configuration
 from ops.machine.images import base_images
@@ -132,6 +132,7 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool]:
         check_store(config)
     if own:
         refuse_empty(config)
+    forget_stuck()
     if not serving:
         with step("Start Postgres, migrate, start the slots and Traefik"):
             slots.start_all(config.project)
@@ -141,8 +142,12 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool]:
         return release, True
     # One at a time: `up` stops all that changed before it starts any.
     with step("Update Postgres, its backups and Traefik" if own else "Update Traefik"):
-        # A Postgres that the slots still use stays until they have another: slots.keep.
-        compose("up", "--detach", "--wait", "--no-deps", "traefik", *(["postgres"] if own else []))
+        try:
+            # A Postgres that the slots still use stays until they have another: slots.keep.
+            compose("up", "--detach", "--wait", "--no-deps", "traefik", *(["postgres"] if own else []))
+        except Stop:
+            go_back(slots.SNAPSHOT)
+            raise
         if own:
             slots.start_backup()
             # What an app that was broken into may have set for itself.
