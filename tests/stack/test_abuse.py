@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 
 import h2.connection
 import httpx2
@@ -34,7 +34,7 @@ def unharmed(echo: Echo) -> Iterator[None]:
     """Nothing was restarted, and soon after the end an ordinary request is answered."""
     before = {service: inspect(echo.container(service))["RestartCount"] for service in ("traefik", "app-1", "app-2")}
     yield
-    wait_until(lambda: client_status(echo) == 200, seconds=5)
+    wait_until(lambda: client_status(echo) == 200, seconds=10)
     assert before == {service: inspect(echo.container(service))["RestartCount"] for service in before}
 
 
@@ -117,30 +117,27 @@ def test_slow_connection_ends(echo: Echo, how: str) -> None:
                 break
     took = time.monotonic() - begun
     print(f"cut off after {took:.1f} s")
-    assert 2 < took < 4 * int(SETTINGS["READ_TIMEOUT"])
+    assert 2 < took < 2 * int(SETTINGS["READ_TIMEOUT"])
 
 
 @pytest.mark.usefixtures("unharmed")
 def test_slow_reader_is_cut_off(echo: Echo) -> None:
     """Who does not take an answer keeps neither Traefik nor the app busy for longer than WRITE_TIMEOUT."""
     since = f"{time.time():.6f}"
-
-    def ended() -> bool:
-        # An access log's line is written when the request is over.
-        return '"RequestPath":"/big"' in run("docker", "logs", "--since", since, echo.container("traefik"))
-
     with echo.connected() as connection:
         connection.sendall(b"GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        begun = time.monotonic()
-        wait_until(ended, seconds=5 * int(SETTINGS["WRITE_TIMEOUT"]))
-    assert time.monotonic() - begun > int(SETTINGS["WRITE_TIMEOUT"]) / 2
+        # An access log's line is written when the request is over.
+        wait_until(lambda: bool(slow_answers(echo, since, "/big")))
+    [[seconds]] = slow_answers(echo, since, "/big").values()
+    print(f"cut off after {seconds:.1f} s")
+    assert int(SETTINGS["WRITE_TIMEOUT"]) / 2 < seconds < 2 * int(SETTINGS["WRITE_TIMEOUT"])
 
 
-def slow_answers(echo: Echo, since: str) -> dict[int, list[float]]:
-    """Seconds that Traefik took for each request to /slow since then, by the answer's status."""
+def slow_answers(echo: Echo, since: str, path: str = "/slow") -> dict[int, list[float]]:
+    """Seconds that Traefik took for each request to the path since then, by the answer's status."""
     found: dict[int, list[float]] = defaultdict(list)
     for line in run("docker", "logs", "--since", since, echo.container("traefik")).splitlines():
-        if '"RequestPath":"/slow"' in line:
+        if f'"RequestPath":"{path}"' in line:
             entry = json.loads(line)
             found[entry["DownstreamStatus"]].append(entry["Duration"] / 1e9)
     return found
@@ -172,8 +169,8 @@ def test_more_in_flight_than_allowed(echo: Echo, limit: str, settings: dict[str,
     assert len(took[200]) >= int(SETTINGS[limit])
     p99 = {status: quantiles(seconds, n=100)[98] for status, seconds in took.items()}
     print({status: f"{len(took[status])}, p99 {seconds:.3f} s" for status, seconds in p99.items()})
-    # /slow is half a second.
-    assert p99[200] < 3
+    # /slow is half a second; twice that, for the median: the last of a hundred waits for the machine.
+    assert median(took[200]) < 1
     assert p99[429] < p99[200]
 
 
@@ -250,14 +247,14 @@ def test_thousand_slow_connections(echo: Echo, mode: str) -> None:
     echo.recreate("traefik", READ_TIMEOUT="60")
     traefik = inspect(echo.container("traefik"))["State"]["Pid"]
 
-    def p99() -> float:
+    def times() -> list[float]:
         with echo.client() as client:
-            times = []
+            found = []
             for _ in range(1000):
                 begun = time.monotonic()
                 assert client.get("/").status_code == 200
-                times.append(time.monotonic() - begun)
-        return quantiles(times, n=100)[98]
+                found.append(time.monotonic() - begun)
+        return found
 
     def held() -> int:
         """Connections to port 443 that are established, or that got their answer.
@@ -268,7 +265,7 @@ def test_thousand_slow_connections(echo: Echo, mode: str) -> None:
         log = run("docker", "logs", "--since", since, echo.container("traefik"))
         return len(re.findall(r":01BB \S+ 01 ", "".join(tables))) + log.count('"DownstreamStatus":429')
 
-    quiet = p99()
+    quiet = times()
     since = f"{time.time():.6f}"
     # From an address of its own, with a part of one CPU: the other machine that an attacker is.
     flags = ("-c", "1000", "-r", "500", "-i", "1", "-l", "25", "-u", "https://traefik/")
@@ -277,11 +274,12 @@ def test_thousand_slow_connections(echo: Echo, mode: str) -> None:
     attack.start()
     try:
         wait_until(lambda: held() > 900)
-        busy = p99()
+        busy = times()
         assert held() > 900
     finally:
         attack.join()
         echo.recreate("traefik")
-    print(f"p99 {quiet * 1000:.1f} ms quiet, {busy * 1000:.1f} ms beside 1,000 slow connections")
-    # The target is twice, on a machine of its own.
-    assert busy < max(10 * quiet, 0.2)
+    for name, found in (("quiet", quiet), ("beside 1,000 slow connections", busy)):
+        print(f"{name}: p50 {median(found) * 1000:.1f} ms, p99 {quantiles(found, n=100)[98] * 1000:.1f} ms")
+    # The target is twice, on a machine of its own; what else it does shows in p99 first.
+    assert median(busy) < max(4 * median(quiet), 0.02)
