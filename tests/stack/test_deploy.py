@@ -1,6 +1,7 @@
 """`./stack deploy` and `rollback` under load: nothing fails, whatever becomes of the new release."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 from tests.stack.load import Load, none_fails
 from tests.stack.stacks import CLEAN, Repository, run, wait_until
 
+# How often the two releases take turns.
+ROUNDS = int(os.environ.get("DEPLOY_ROUNDS") or 1)
 # A release of the same app: only its name is another.
 OTHER = {"app__release.py": "# another release\n"}
 
@@ -31,19 +34,19 @@ def serves(repository: Repository, release: str) -> bool:
     return answers == {release} and set(repository.releases().values()) == {release}
 
 
-@pytest.mark.parametrize("rounds", [pytest.param(1, id="short"), pytest.param(5, id="ten", marks=pytest.mark.long)])
-def test_deploys_and_rollbacks(repository: Repository, load: Load, rounds: int) -> None:
+@pytest.mark.timeout(300 * ROUNDS)
+def test_deploys_and_rollbacks(repository: Repository, load: Load) -> None:
     """Two releases in turn, then back and back again: each answers alone from the moment its command returned."""
     [serving] = set(repository.releases().values())
     first = repository.commit()
     second = repository.commit(**OTHER)
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         for release in (first, second):
             repository.checkout(release)
             done = repository.stack("deploy")
             assert done.returncode == 0, done.stderr
             assert serves(repository, release)
-    for release in (first, serving)[: 1 if rounds == 1 else 2]:
+    for release in (first, serving)[:ROUNDS]:
         done = repository.stack("rollback")
         assert done.returncode == 0, done.stderr
         assert serves(repository, release)
@@ -226,7 +229,7 @@ def test_interrupted_deploy_goes_back(
     [
         ("==> Migrate", 0, "rollback"),
         pytest.param("==> Check the settings", 0, "deploy", marks=pytest.mark.long),
-        *(pytest.param("==> Migrate", later, "deploy", marks=pytest.mark.long) for later in (0, 3, 6, 9)),
+        *(pytest.param("==> Migrate", later, "deploy", marks=pytest.mark.long) for later in (3, 9)),
         pytest.param("==> Replace app-1", 0, "deploy", marks=pytest.mark.long),
         pytest.param("==> Replace app-1", 3, "rollback", marks=pytest.mark.long),
         pytest.param("==> Replace app-1", 6, "up", marks=pytest.mark.long),

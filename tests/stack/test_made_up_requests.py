@@ -20,7 +20,7 @@ def schemathesis(stack: Stack, folder: Path, examples: int, *phases: str) -> Non
         *("--seed", "1", "--no-color", "--suppress-health-check", "all", "--continue-on-failure"),
     ]
     done = subprocess.run(
-        argv, cwd=folder, capture_output=True, text=True, timeout=1500, env={**CLEAN, "PYTHONWARNINGS": "ignore"}
+        argv, cwd=folder, capture_output=True, text=True, timeout=800, env={**CLEAN, "PYTHONWARNINGS": "ignore"}
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
@@ -31,10 +31,10 @@ def test_schema_holds(stack: Stack, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1600)
-def test_schema_holds_for_a_thousand(stack: Stack, tmp_path: Path) -> None:
-    """The same with a thousand examples a route, and with requests that follow from answers."""
-    schemathesis(stack, tmp_path, 1000, "examples", "coverage", "fuzzing", "stateful")
+@pytest.mark.timeout(900)
+def test_schema_holds_for_hundreds(stack: Stack, tmp_path: Path) -> None:
+    """The same with 200 examples a route, and with requests that follow from answers."""
+    schemathesis(stack, tmp_path, 200, "examples", "coverage", "fuzzing", "stateful")
 
 
 NAUGHTY = [
