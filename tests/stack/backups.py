@@ -47,7 +47,7 @@ def volumes(clone: Clone) -> set[str]:
 
 def two_notes(clone: Clone) -> str:
     """Write one before and one after a moment; that moment."""
-    wait_until(lambda: settled(clone) and health(clone) == "healthy", 60)
+    wait_until(lambda: settled(clone) and health(clone) == "healthy")
     with clone.client() as client:
         assert client.post("/notes", json={"text": "before"}).status_code == 201
         moment = datetime.now(UTC)

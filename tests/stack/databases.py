@@ -20,7 +20,7 @@ class Database(Clone):
         self.compose("build", "--quiet", "postgres", "backup")
         self.start()
         self.sql("CREATE TABLE notes (id int PRIMARY KEY, at timestamptz DEFAULT clock_timestamp())")
-        wait_until(lambda: bool(self.verb("list")), 90)
+        wait_until(lambda: bool(self.verb("list")))
 
     def start(self, *services: str) -> None:
         self.compose("up", "--detach", "--wait", "--no-deps", *(services or ("postgres",)))
@@ -30,7 +30,7 @@ class Database(Clone):
     def settle(self) -> None:
         """Wait until the service has a backup of the timeline that runs."""
         running = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
-        wait_until(lambda: self.verb("list")[0]["timeline"] == int(self.sql(running)), 90)
+        wait_until(lambda: self.verb("list")[0]["timeline"] == int(self.sql(running)))
 
     def sql(self, *statements: str) -> str:
         """Run them, each in a transaction of its own."""

@@ -70,7 +70,7 @@ class Engine:
             assert self.daemon.poll() is None, (self.folder / "log").read_text()[-3000:]
             return not subprocess.run(["docker", "info"], capture_output=True, env=self.environment).returncode
 
-        wait_until(answers, seconds=60)
+        wait_until(answers)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End dockerd, as `systemctl stop` does or without a word."""

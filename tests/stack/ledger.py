@@ -8,7 +8,7 @@ from typing import Self
 
 import httpx2
 
-from tests.stack.stacks import Clone, wait_until
+from tests.stack.stacks import PATIENCE, Clone, wait_until
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
 
@@ -85,12 +85,12 @@ class Ledger(threading.Thread):
         """Return once no write is under way."""
         self.rests.clear()
         self.resting.set()
-        assert self.rests.wait(60)
+        assert self.rests.wait(PATIENCE)
 
     def go_on(self) -> None:
         self.resting.clear()
 
-    def wait_for_writes(self, count: int, seconds: float = 60) -> None:
+    def wait_for_writes(self, count: int, seconds: float = PATIENCE) -> None:
         """Wait until so many more are acknowledged."""
         wanted = self.acknowledged + count
         wait_until(lambda: self.acknowledged >= wanted, seconds)

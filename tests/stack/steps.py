@@ -154,8 +154,8 @@ def kill_postgres(walk: Walk) -> None:
     container = walk.repository.container("postgres")
     before = inspect(container)["RestartCount"]
     os.kill(inspect(container)["State"]["Pid"], signal.SIGKILL)
-    wait_until(lambda: inspect(container)["RestartCount"] > before, 60)
-    walk.ledger.wait_for_writes(1, 120)
+    wait_until(lambda: inspect(container)["RestartCount"] > before)
+    walk.ledger.wait_for_writes(1)
     walk.unchanged()
 
 
@@ -166,7 +166,7 @@ def kill_backup(walk: Walk) -> None:
         run("docker", "kill", container, check=False)
     elif inspect(container)["State"]["Running"]:
         os.kill(inspect(container)["State"]["Pid"], signal.SIGKILL)
-    walk.ledger.wait_for_writes(50, 60)
+    walk.ledger.wait_for_writes(50)
 
 
 def kill_receiver(walk: Walk) -> None:
@@ -183,7 +183,7 @@ def fill_backup_volume(walk: Walk) -> None:
     walk.ledger.wait_for_writes(10)
     said = walk.backup_service(FILL, check=False)
     assert "No space left" in said
-    walk.ledger.wait_for_writes(100, 60)
+    walk.ledger.wait_for_writes(100)
     if walk.dice.random() < 0.5:
         restore_moment(walk, before)
     else:

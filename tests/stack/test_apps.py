@@ -130,8 +130,8 @@ def test_killed_worker(beside: Beside) -> None:
     """Another takes its place; nobody else notices."""
     before = beside.workers("app-1")
     os.kill(before[0], signal.SIGKILL)
-    wait_until(lambda: len(beside.workers("app-1")) == len(before) and before[0] not in beside.workers("app-1"), 60)
-    wait_until(beside.both_slots_answer, 60)
+    wait_until(lambda: len(beside.workers("app-1")) == len(before) and before[0] not in beside.workers("app-1"))
+    wait_until(beside.both_slots_answer)
 
 
 def test_pages(beside: Beside) -> None:
@@ -183,7 +183,7 @@ def test_database_away(beside: Beside) -> None:
             assert client.get("/").status_code == 200
     finally:
         beside.compose("start", "postgres")
-    wait_until(lambda: things(beside) == 200, 60)
+    wait_until(lambda: things(beside) == 200)
 
 
 def things(beside: Beside) -> int:

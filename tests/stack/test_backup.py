@@ -144,7 +144,7 @@ def test_restore_point(backed_up: Clone) -> None:
         assert client.post("/notes", json={"text": "of the release that failed"}).status_code == 201
     ok(backed_up.stack("restore", "--to", "before-release-2", "--yes"))
     assert stored(backed_up) == before
-    wait_until(lambda: health(backed_up) == "healthy", 60)
+    wait_until(lambda: health(backed_up) == "healthy")
 
 
 @pytest.mark.parametrize(

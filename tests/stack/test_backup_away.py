@@ -39,8 +39,8 @@ def test_full_backup_volume(small: Clone) -> None:
         assert client.post("/notes", json={"text": "while there was no room"}).status_code == 201
     inside(small, "rm", "/backup/filler")
     sql(small, "DROP TABLE bulk")
-    wait_until(lambda: "WAL is received" in said(small) or small.stack("backup").returncode == 0, 120)
-    wait_until(lambda: health(small) == "healthy", 120)
+    wait_until(lambda: "WAL is received" in said(small) or small.stack("backup").returncode == 0)
+    wait_until(lambda: health(small) == "healthy")
     ok(small.stack("verify"))
 
 
@@ -66,7 +66,7 @@ def test_slot_given_up(small: Clone) -> None:
         sql(small, "CREATE TABLE junk (); DROP TABLE junk; SELECT pg_switch_wal(); CHECKPOINT")
     assert sql(small, "SELECT wal_status FROM pg_replication_slots") == "lost"
     small.compose("unpause", "backup")
-    wait_until(lambda: listing(small)[0]["name"] not in before, 90)
+    wait_until(lambda: listing(small)[0]["name"] not in before)
     assert listing(small)[0]["kind"] == "full"
     # 16 MB are one segment: until the first is received, the new slot may already be over it.
     wait_until(lambda: sql(small, "SELECT wal_status FROM pg_replication_slots") == "reserved")

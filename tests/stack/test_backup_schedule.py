@@ -104,7 +104,7 @@ def test_recovery_window(backed_up: Clone) -> None:
     assert f"{kept} is good" in ok(backed_up.stack("verify"))
     assert stored(backed_up)
     # A restore begins a timeline, and backups of it.
-    wait_until(lambda: listing(backed_up)[0]["timeline"] == 2, 60)
+    wait_until(lambda: listing(backed_up)[0]["timeline"] == 2)
 
 
 def test_rate(backed_up: Clone) -> None:
@@ -141,17 +141,17 @@ def test_backup_of_a_service_that_was_killed(backed_up: Clone) -> None:
     wait_until(lambda: inside(backed_up, "ls", "/backup/18/base").split()[-1] != names(backed_up)[0])
     backed_up.compose("kill", "backup")
     backed_up.compose("start", "backup")
-    wait_until(lambda: health(backed_up) == "healthy", 60)
+    wait_until(lambda: health(backed_up) == "healthy")
     assert inside(backed_up, "ls", "/backup/18/base").split() == sorted(names(backed_up))
 
 
 def test_overdue(backed_up: Clone) -> None:
     """A verification that was not made when it should have been is said; a service that starts makes it at once."""
     ok(backed_up.stack("verify"))
-    wait_until(lambda: health(backed_up) == "healthy", 90)
+    wait_until(lambda: health(backed_up) == "healthy")
     inside(backed_up, "python", "-c", AGE_JOB, "verify", "15")
-    wait_until(lambda: health(backed_up) == "unhealthy", 90)
+    wait_until(lambda: health(backed_up) == "unhealthy")
     assert "The verification of " in said(backed_up)
     assert "has not been made" in said(backed_up)
     backed_up.compose("restart", "backup")
-    wait_until(lambda: health(backed_up) == "healthy", 120)
+    wait_until(lambda: health(backed_up) == "healthy")

@@ -103,14 +103,14 @@ def test_engine_restart_and_power_failure(remote: Remote) -> None:
     before = remote.started()
     remote.engine.stop()
     remote.engine.start()
-    wait_until(remote.answers, seconds=60)
+    wait_until(remote.answers)
     after = remote.started()
     assert all(after[service] > before[service] for service in before)
 
     remote.engine.power_off()
     begun = time.monotonic()
     remote.engine.start()
-    wait_until(remote.answers, seconds=90)
+    wait_until(remote.answers)
     print(f"serves {time.monotonic() - begun:.1f} s after the engine was started")
     assert all(remote.started()[service] > after[service] for service in ("app-1", "app-2", "traefik", "postgres"))
 
@@ -127,7 +127,7 @@ def test_power_failure_during_a_deploy(remote: Remote) -> None:
         old, new = RELEASES[number % 2], RELEASES[1 - number % 2]
         fail_during_rollback(remote, new, line, slot, later)
         remote.engine.start()
-        wait_until(remote.answers, seconds=90)
+        wait_until(remote.answers)
         print(f"{later} s into the replacement of {slot} by {new}: {remote.serving()} after the boot")
         assert remote.health()["release"] in (old, new)
         with remote.begin("rollback", new) as rollback:

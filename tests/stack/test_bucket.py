@@ -79,10 +79,10 @@ def names(one: Database) -> set[str]:
 
 def test_emptied_and_partly_deleted(production: Database) -> None:
     """What was sent is looked for there, said when it is gone, and sent again; loud while it can't be."""
-    wait_until(lambda: complete(production), 90)
+    wait_until(lambda: complete(production))
     before = names(production)
     production.python("from backup import bucket; bucket.rclone('delete', 'away:')")
-    wait_until(lambda: "sent again: 1 backup(s)." in production.compose("logs", "backup"), 60)
+    wait_until(lambda: "sent again: 1 backup(s)." in production.compose("logs", "backup"))
 
     def healed() -> bool:
         # Its next look may have been before the last was deleted.
@@ -91,25 +91,25 @@ def test_emptied_and_partly_deleted(production: Database) -> None:
         # But for the log of before the first backup, which is kept nowhere.
         return not (before & set(here.split())) - names(production)
 
-    wait_until(healed, 90)
+    wait_until(healed)
     production.python(DELETE_A_THIRD)
-    wait_until(healed, 90)
-    wait_until(lambda: health(production) == "healthy", 60)
+    wait_until(healed)
+    wait_until(lambda: health(production) == "healthy")
 
 
 def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequest) -> None:
     """Two databases are never mixed, and one that has an owner is left alone, until the owner is lost."""
-    wait_until(lambda: complete(production), 90)
+    wait_until(lambda: complete(production))
     early = production.write(1, 2)
     production.write(3)
     wait_until(lambda: production.plan("latest")["warnings"] == [])
     identity = production.verb("bucket")["local_identity"]
-    wait_until(lambda: (production.verb("bucket")["newest"] or "") > early.replace(" ", "T"), 60)
+    wait_until(lambda: (production.verb("bucket")["newest"] or "") > early.replace(" ", "T"))
 
     # Begun with an empty database, and backed up: never into the same place.
     machine: Database = request.getfixturevalue("machine")
     machine.write(100)
-    wait_until(lambda: health(machine) == "unhealthy", 90)
+    wait_until(lambda: health(machine) == "unhealthy")
     assert "The bucket holds backups of another database" in said(machine)
     found = machine.verb("bucket")
     assert (found["configured"], found["identity"], found["backups"]) == (True, identity, 1)
@@ -130,9 +130,9 @@ def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequ
 
     # Now it is a drill: the same database, the same bucket, another volume.
     machine.write(101)
-    wait_until(lambda: health(machine) == "unhealthy" and "is in use by the project" in said(machine), 90)
+    wait_until(lambda: health(machine) == "unhealthy" and "is in use by the project" in said(machine))
     assert production.project in said(machine)
-    wait_until(lambda: machine.verb("list")[0]["timeline"] == 2, 90)
+    wait_until(lambda: machine.verb("list")[0]["timeline"] == 2)
     assert not [name for name in names(production) if "/00000002" in name]
     assert production.verb("bucket")["owner"]["project"] == production.project
     assert health(production) == "healthy"
@@ -140,16 +140,16 @@ def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequ
     # Production is lost: its place is taken, and it stands back when it returns.
     run("docker", "kill", production.container("backup"))
     machine.python(OWNER_LOST)
-    wait_until(lambda: machine.verb("bucket")["owner"]["project"] == machine.project, 90)
+    wait_until(lambda: machine.verb("bucket")["owner"]["project"] == machine.project)
     assert "taken over" in machine.compose("logs", "backup")
-    wait_until(lambda: complete(machine) and health(machine) == "healthy", 90)
+    wait_until(lambda: complete(machine) and health(machine) == "healthy")
     production.compose("start", "backup")
-    wait_until(lambda: health(production) == "unhealthy", 90)
+    wait_until(lambda: health(production) == "unhealthy")
     assert "This stack was replaced there, and stopped." in said(production)
 
     # And the other way round: what the other one wrote on a timeline of its own is not this one's.
     run("docker", "kill", machine.container("backup"))
     production.python(OWNER_LOST)
-    wait_until(lambda: production.verb("bucket")["owner"]["project"] == production.project, 90)
-    wait_until(lambda: complete(production) and health(production) == "healthy", 90)
+    wait_until(lambda: production.verb("bucket")["owner"]["project"] == production.project)
+    wait_until(lambda: complete(production) and health(production) == "healthy")
     assert not [name for name in names(production) if "/00000002" in name]

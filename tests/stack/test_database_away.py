@@ -81,9 +81,9 @@ def test_postgres_goes_and_comes_back(stack: Stack, outage: Callable[[Stack], tu
     clients = Clients(stack)
     with Load(stack.address, slow=False) as load, clients.at_work():
         away, until = outage(stack)
-        wait_until(lambda: healthy(stack), 60)
+        wait_until(lambda: healthy(stack))
         back = time.monotonic()
-        wait_until(lambda: len(clients.of("write", since=back + RECOVERED)) > 10, 60)
+        wait_until(lambda: len(clients.of("write", since=back + RECOVERED)) > 10)
     check(stack, clients, back)
     # What comes on a schedule, over HTTP/1.1 and HTTP/2, connections new and kept, saw the same.
     assert load.lost_or_doubled() == []
@@ -157,13 +157,13 @@ def test_disk_full(small_disk: tuple[Stack, Path]) -> None:
     filler = disk / "filler"
     with clients.at_work():
         run("fallocate", "--length", str(shutil.disk_usage(disk).free - 2**20), str(filler))
-        wait_until(lambda: len([answer for answer in clients.of("write") if answer.status == 503]) > 50, 120)
+        wait_until(lambda: len([answer for answer in clients.of("write") if answer.status == 503]) > 50)
         full = time.monotonic()
         wait_until(lambda: len(clients.of("write", since=full + 5)) > 10)
         filler.unlink()
         # What Docker says of Postgres's health is some seconds old.
-        wait_until(lambda: healthy(stack) and clients.all_well(), 120)
+        wait_until(lambda: healthy(stack) and clients.all_well())
         back = time.monotonic()
-        wait_until(lambda: len(clients.of("write", since=back + RECOVERED)) > 10, 60)
+        wait_until(lambda: len(clients.of("write", since=back + RECOVERED)) > 10)
     check(stack, clients, back)
     assert slots(stack) == before

@@ -151,7 +151,7 @@ def test_worker_out_of_memory(patient: Repository, load: Load) -> None:
     with patient.client() as client, pytest.raises(httpx2.HTTPError):
         client.get("/hog", timeout=30).raise_for_status()
     ended = time.monotonic()
-    wait_until(lambda: set(patient.workers("app-1")) | set(patient.workers("app-2")) != workers, seconds=30)
+    wait_until(lambda: set(patient.workers("app-1")) | set(patient.workers("app-2")) != workers)
     wait_until(patient.both_slots_answer)
     go_on(load)
     load.stop()

@@ -82,7 +82,7 @@ def test_removed_wal(database: Database) -> None:
     database.sql("SELECT pg_create_physical_replication_slot('barman', true)")
     known = {one["name"] for one in database.alone("list")}
     database.start()
-    wait_until(lambda: database.verb("list")[0]["name"] not in known, 90)
+    wait_until(lambda: database.verb("list")[0]["name"] not in known)
     assert database.verb("list")[0]["kind"] == "full"
     assert "removed WAL that the backups had not received" in database.compose("logs", "backup")
     after = database.write(16)

@@ -40,12 +40,12 @@ def test_machine_lost(clone: Clone, bucket: Path) -> None:
     """Rebuilt from the bucket and the keys alone: at most BACKUP_S3_EVERY lost; nothing legible was ever there."""
     up = ok(clone.stack("up"))
     assert "share the server's disk" not in up
-    wait_until(lambda: bool(listing(clone)), 60)
+    wait_until(lambda: bool(listing(clone)))
     with Writer(clone) as writer:
         wait_until(lambda: len(writer.acknowledged) > 20)
         ok(clone.stack("backup"))
         begun = datetime.now(UTC)
-        wait_until(lambda: copied(clone) > begun, 60)
+        wait_until(lambda: copied(clone) > begun)
         wait_until(lambda: (datetime.now(UTC) - begun).total_seconds() > EVERY)
         # All at once: what is stopped first must not be the writer.
         run("docker", "kill", *clone.compose("ps", "--quiet").split())
@@ -65,7 +65,7 @@ def test_machine_lost(clone: Clone, bucket: Path) -> None:
     lost = [asked for number, (asked, _) in writer.acknowledged.items() if number not in there]
     assert not lost or (lost_at - min(lost)).total_seconds() <= EVERY
     inside(clone, "python", "-c", OWNER_LOST)
-    wait_until(lambda: health(clone) == "healthy", 60)
+    wait_until(lambda: health(clone) == "healthy")
 
 
 @pytest.mark.usefixtures("bucket")
@@ -73,22 +73,22 @@ def test_backup_volume_lost(clone: Clone) -> None:
     """The history is in the bucket, stays there, and can be restored from there."""
     with clone.client() as client:
         assert client.post("/notes", json={"text": "of old"}).status_code == 201
-        wait_until(lambda: settled(clone) and copied(clone) > datetime.fromisoformat(listing(clone)[0]["ended"]), 90)
+        wait_until(lambda: settled(clone) and copied(clone) > datetime.fromisoformat(listing(clone)[0]["ended"]))
         target, begun, there = str(datetime.now(UTC)), datetime.now(UTC), stored(clone)
         assert client.post("/notes", json={"text": "of now"}).status_code == 201
-    wait_until(lambda: copied(clone) > begun + timedelta(seconds=EVERY), 90)
+    wait_until(lambda: copied(clone) > begun + timedelta(seconds=EVERY))
     history = elsewhere(clone)
     assert history
     clone.compose("rm", "--stop", "--force", "backup")
     run("docker", "volume", "rm", f"{clone.project}_backup")
     clone.compose("up", "--detach", "--no-deps", "backup")
     inside(clone, "python", "-c", OWNER_LOST)
-    wait_until(lambda: health(clone) == "healthy" and bool(listing(clone)), 90)
-    wait_until(lambda: sent(clone) == {one["name"] for one in listing(clone)}, 90)
+    wait_until(lambda: health(clone) == "healthy" and bool(listing(clone)))
+    wait_until(lambda: sent(clone) == {one["name"] for one in listing(clone)})
     assert history <= elsewhere(clone)
     ok(clone.stack("restore", "--to", target, "--yes"))
     assert stored(clone) == there
-    wait_until(lambda: settled(clone) and health(clone) == "healthy", 90)
+    wait_until(lambda: settled(clone) and health(clone) == "healthy")
 
 
 def elsewhere(clone: Clone) -> set[str]:
@@ -112,10 +112,10 @@ def test_bucket_that_is_away(clone: Clone, bucket: Path) -> None:
     run("docker", "stop", "--timeout", "1", server)
     with clone.client() as client:
         client.post("/notes", json={"text": "to be copied"})
-    wait_until(lambda: health(clone) == "unhealthy", 120)
+    wait_until(lambda: health(clone) == "unhealthy")
     assert "elsewhere failed" in inside_health(clone)
     run("docker", "start", server)
-    wait_until(lambda: health(clone) == "healthy", 120)
+    wait_until(lambda: health(clone) == "healthy")
 
 
 def inside_health(clone: Clone) -> str:

@@ -53,7 +53,7 @@ def crowd(repository: Repository) -> Iterator[Crowd]:
     more than a slot that stops has for its last requests.
     """
     with Crowd(repository) as crowd:
-        wait_until(lambda: crowd.answered > 2 * CLIENTS, seconds=120)
+        wait_until(lambda: crowd.answered > 2 * CLIENTS)
         before = crowd.answered
         yield crowd
     print(f"{crowd.answered - before} answers, {len(crowd.failed)} failed")

@@ -43,7 +43,7 @@ def test_back_to_the_old_volume(backed_up: Clone) -> None:
     target = two_notes(backed_up)
     there = stored(backed_up)
     ok(backed_up.stack("restore", "--to", target, "--yes"))
-    wait_until(lambda: settled(backed_up), 60)
+    wait_until(lambda: settled(backed_up))
     assert stored(backed_up) != there
     dotenv = backed_up.env_file.read_text()
     backed_up.env_file.write_text(re.sub("(?m)^POSTGRES_VOLUME=.*$", f"POSTGRES_VOLUME={before}", dotenv))
@@ -58,7 +58,7 @@ def test_back_to_the_old_volume(backed_up: Clone) -> None:
 
 def test_revision_that_the_release_does_not_know(backed_up: Clone) -> None:
     """A schema that is newer than the code, as after a rollback: a warning each time, and the database comes back."""
-    wait_until(lambda: settled(backed_up), 60)
+    wait_until(lambda: settled(backed_up))
     backed_up.psql("UPDATE alembic_version SET version_num = 'f00'")
     backed_up.psql("COMMENT ON TABLE alembic_version IS 'Contains the revisions 0001 f00'")
     there = stored(backed_up)

@@ -34,7 +34,7 @@ def test_interrupted_while_it_fills_goes_back(backed_up: Clone, number: signal.S
     assert stored(backed_up) == there
     assert is_well(backed_up)
     assert volumes(backed_up) == before
-    wait_until(lambda: health(backed_up) == "healthy", 60)
+    wait_until(lambda: health(backed_up) == "healthy")
 
 
 def test_interrupted_while_the_slots_drain(backed_up: Clone) -> None:
@@ -71,7 +71,7 @@ def test_interrupted_once_it_starts_goes_on(backed_up: Clone, moment: str) -> No
         assert marks
         assert marks <= set(backed_up.psql("SELECT text FROM notes").split())
     assert done.returncode == 0, done.stderr
-    wait_until(lambda: settled(backed_up) and health(backed_up) == "healthy", 90)
+    wait_until(lambda: settled(backed_up) and health(backed_up) == "healthy")
 
 
 @pytest.mark.parametrize("moment", ["==> Stop the slots", "copy the files", "==> Start Postgres on it"])
@@ -89,7 +89,7 @@ def test_killed_restore(backed_up: Clone, moment: str) -> None:
     assert is_well(backed_up)
     assert stored(backed_up) == (there - {max(there)} if phase == "starting" else there)
     assert len(volumes(backed_up)) == len(before) + (phase == "starting")
-    wait_until(lambda: settled(backed_up) and health(backed_up) == "healthy", 90)
+    wait_until(lambda: settled(backed_up) and health(backed_up) == "healthy")
 
 
 def test_killed_before_the_backups_follow(backed_up: Clone) -> None:
@@ -100,7 +100,7 @@ def test_killed_before_the_backups_follow(backed_up: Clone) -> None:
         backed_up.psql("SELECT pg_create_restore_point('x'), pg_switch_wal()", "postgres", "postgres")
         backed_up.psql("CHECKPOINT", "postgres", "postgres")
     ok(backed_up.stack("up"))
-    wait_until(lambda: settled(backed_up) and health(backed_up) == "healthy", 90)
+    wait_until(lambda: settled(backed_up) and health(backed_up) == "healthy")
     there = stored(backed_up)
     ok(backed_up.stack("verify"))
     ok(backed_up.stack("restore", "--to", "latest", "--yes"))

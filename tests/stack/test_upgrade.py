@@ -41,7 +41,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     clone.remove()
     try:
         ok(clone.stack("up"))
-        wait_until(lambda: bool(listing(clone)), 60)
+        wait_until(lambda: bool(listing(clone)))
         yield clone
     finally:
         clone.remove()
@@ -144,7 +144,7 @@ def test_upgrade(old: Clone) -> None:
     assert f"database is in the volume {volume}: `./stack volumes`" in said
     assert volume in volumes(old)
 
-    wait_until(lambda: bool(listing(old)), 60)
+    wait_until(lambda: bool(listing(old)))
     ok(old.stack("backup"))
     ok(old.stack("verify"))
     assert "Nothing changed" in ok(old.stack("up"))

@@ -46,7 +46,7 @@ class Walk:
         self.counts["steps"] += 1
         self.tell(work.__name__)
         work(self)
-        self.ledger.wait_for_writes(5, 120)
+        self.ledger.wait_for_writes(5)
 
     def tell(self, words: str) -> None:
         self.story.append(words)
