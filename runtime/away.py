@@ -98,19 +98,14 @@ class Away:
                     if not attempt.ended:
                         raise
                     # Uvicorn would close the connection, on which Traefik may have sent the next request by now.
-                    return self.log(error)
+                    if not is_away(error):
+                        return LOG.error("Exception in ASGI application", exc_info=error)
+                    return self.say(error)
                 if scope["method"] not in SAFE or attempt.read or time.monotonic() > deadline:
                     self.say(error)
                     body = {"detail": "The database can't be reached, or is busy."}
                     return await answer(send, 503, body, retry_after=RETRY_AFTER)
             await asyncio.sleep(PAUSE)
-
-    def log(self, error: Exception) -> None:
-        """As Uvicorn does; of a database that is away the cause alone."""
-        if is_away(error):
-            self.say(error)
-        else:
-            LOG.error("Exception in ASGI application", exc_info=error)
 
     def say(self, error: BaseException) -> None:
         """Log the cause, which may be a mistake in a setting."""

@@ -43,9 +43,7 @@ LIBRARIES = ("lib", "db")
 # Of the standard library what no server imports.
 NEEDLESS = r"/(tests?|idlelib|tkinter|turtledemo|lib2to3|ensurepip|pydoc_data|(site|dist)-packages)/"
 # An older Uvicorn takes no networks as --forwarded-allow-ips; of the others the stack's own needs what these have.
-OLDEST = {"Python": (3, 10), "Uvicorn": (0, 31), "websockets": (13, 0), "typing_extensions": (4, 0)}
-# What comes before the app's own packages on the path.
-FIRST = "first"
+OLDEST = {"Python": (3, 10), "uvicorn": (0, 31), "websockets": (13, 0), "typing_extensions": (4, 0)}
 # By number they are known to Postgres: postgres/Dockerfile.
 USERS = {"app": 10001, "owner": 10002}
 # Where Uvicorn is, and the versions, of the app's where it has them. None is imported: one of ours may need another's.
@@ -55,8 +53,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 sys.path.append("{lib}")
 print(find_spec("uvicorn").origin)
-print(version("uvicorn"))
-for name in ("websockets", "typing_extensions"):
+for name in ("uvicorn", "websockets", "typing_extensions"):
     try:
         print(name, version(name))
     except PackageNotFoundError:
@@ -152,18 +149,19 @@ def choose_uvicorn() -> None:
 
     Nothing else of the app's changes: what that Uvicorn needs besides is older than any FastAPI.
     """
-    lib, folder = STACK / "lib", STACK / FIRST
-    place, uvicorn, *others = ask(FOUND.format(lib=lib)).splitlines()
-    first = []
-    if too_old("Uvicorn", uvicorn):
-        print(f"Uvicorn {uvicorn} of the app's image is too old for the stack, whose own serves the app.")
-        first = ["uvicorn", "httptools"]
-    # Of an image without Uvicorn, too.
-    if first or lib in Path(place).parents:
-        first += [name for name, version in (line.split() for line in others) if too_old(name, version)]
-    if first:
+    lib, folder = STACK / "lib", STACK / "first"
+    place, *lines = ask(FOUND.format(lib=lib)).splitlines()
+    versions = dict(line.split() for line in lines)
+    old = [name for name, version in versions.items() if too_old(name, version)]
+    if "uvicorn" in old:
+        print(f"Uvicorn {versions['uvicorn']} of the app's image is too old for the stack, whose own serves the app.")
+        old.append("httptools")
+    elif lib not in Path(place).parents:
+        # What the app has together is its own affair.
+        old = []
+    if old:
         folder.mkdir()
-    for name in first:
+    for name in old:
         file = name if (lib / name).exists() else f"{name}.py"
         (folder / file).symlink_to(f"../lib/{file}")
     ask(WORKS.format(lib=lib, first=folder))
