@@ -9,6 +9,7 @@ from tests.stack.backups import health, said
 from tests.stack.databases import Database
 from tests.stack.s3 import OWNER_LOST, Server, serve
 from tests.stack.stacks import run, wait_until
+from tests.stack.test_backup_schedule import AGE
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -153,3 +154,35 @@ def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequ
     wait_until(lambda: production.verb("bucket")["owner"]["project"] == production.project)
     wait_until(lambda: complete(production) and health(production) == "healthy")
     assert not [name for name in names(production) if "/00000002" in name]
+
+
+def test_what_no_restore_needs_is_removed_there(production: Database) -> None:
+    """Once the backups here reach over all of BACKUP_KEEP_DAYS, and not before."""
+    gone = {one["name"] for one in production.verb("list")}
+    kept, newest = (production.verb("backup", "full", "--immediate-checkpoint")["name"] for _ in range(2))
+    wait_until(lambda: complete(production), 90)
+
+    def there() -> set[str]:
+        """The backups that are in the bucket, by what makes each one, or any of its files."""
+        found = (name.removeprefix("base/").removeprefix("meta/") for name in names(production))
+        return {name[:15] for name in found} & {*gone, kept, newest}
+
+    def look_the_next_day() -> None:
+        production.python("server.remember('sent-backups', **{**server.recall('sent-backups'), 'day': ''})")
+        wait_until(lambda: production.python("print(server.recall('sent-backups')['day'])").strip() != "", 60)
+
+    # As if they had been too old for this volume.
+    folders = [f"/backup/18/{part}" for one in gone for part in (f"base/{one}", f"meta/{one}-backup.info")]
+    production.compose("exec", "-T", "backup", "rm", "-r", *folders)
+    look_the_next_day()
+    assert there() == {*gone, kept, newest}
+    before = segments(production)
+    production.compose("exec", "-T", "backup", "python", "-c", AGE, "20", kept)
+    look_the_next_day()
+    assert there() == {kept, newest}
+    assert segments(production) < before
+
+
+def segments(one: Database) -> set[str]:
+    """The bucket's WAL."""
+    return {name for name in names(one) if name.startswith("wals/") and "xlog" not in name}
