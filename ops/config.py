@@ -5,14 +5,17 @@ A value that Compose takes as it comes, and that a verb would fail over half-way
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import os
 import re
+import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from ops import dotenv
 from ops.run import Stop, compose
 
 HOST = r"(?!-)[a-z0-9-]+(\.[a-z0-9-]+)*"
@@ -69,6 +72,8 @@ class Service:
     # Bytes and CPUs that it may have; 0 is no limit.
     memory: int
     cpus: float
+    # How its image is built, as Compose has it.
+    build: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -157,11 +162,12 @@ def check_sizes_of(services: dict[str, Service]) -> None:
 
 
 def service(found: dict[str, Any]) -> Service:
-    given = (found.get("environment"), found.get("build", {}).get("args"))
+    built = found.get("build") or {}
+    given = (found.get("environment"), built.get("args"))
     environment, arguments = ({name: value or "" for name, value in (one or {}).items()} for one in given)
     # What isn't started takes none.
     memory, cpus = int(found.get("mem_limit", 0)) * (found.get("scale") != 0), float(found.get("cpus") or 0)
-    return Service(found.get("image", ""), environment, arguments, memory, cpus)
+    return Service(found.get("image", ""), environment, arguments, memory, cpus, built)
 
 
 def subnet(place: int, value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
@@ -205,7 +211,7 @@ def check_values(environment: dict[str, str]) -> None:
 
 def load() -> Config:
     """Read it, and pass on what Compose warns of. Raises Stop with 2 when a setting is wrong."""
-    done = compose("config", "--format", "json", check=False)
+    done = config_now()
     if done.returncode:
         raise Stop(f"A setting is wrong: {done.stderr.strip().splitlines()[-1]}", 2)
     # Of a `$` in a value, for one.
@@ -215,7 +221,20 @@ def load() -> Config:
 
 def resolved() -> str:
     """What Compose reads at this moment, as JSON, the release that `override` named included. Raises Stop."""
-    return compose("config", "--format", "json").stdout
+    done = config_now()
+    if done.returncode:
+        raise Stop(done.stderr.strip())
+    return done.stdout
+
+
+def config_now() -> subprocess.CompletedProcess[str]:
+    """`docker compose config`, asked again only when .env, or what `override` sets, has changed since."""
+    return config_of(dotenv.text(), dotenv.chosen("RELEASE"), dotenv.chosen("POSTGRES_VOLUME"))
+
+
+@functools.lru_cache(maxsize=1)
+def config_of(*_settings: str | None) -> subprocess.CompletedProcess[str]:
+    return compose("config", "--format", "json", check=False)
 
 
 def project_name() -> str:

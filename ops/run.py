@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from typing import IO, Any
 
 # Compose's own lines about what it is doing: they would bury what went wrong.
 PROGRESS = re.compile(r"\s*(Container|Network|Volume) \S+ +\w+\s*$")
+# What was listed a moment ago, and somebody has removed since.
+GONE = re.compile("no such (container|object)", re.IGNORECASE)
 HERE = Path(__file__).resolve().parent.parent
 # How Compose runs a program in a container of its own.
 ONE_SHOT = ("run", "--rm", "--no-deps", "-T")
@@ -87,11 +90,16 @@ def uninterrupted() -> Iterator[None]:
 
 
 def docker(
-    *argv: str, check: bool = True, environment: dict[str, str] | None = None, seconds: float | None = None
+    *argv: str,
+    check: bool = True,
+    despite: re.Pattern[str] | None = None,
+    environment: dict[str, str] | None = None,
+    seconds: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run docker in this folder; return the finished process. A failure raises Stop with what docker said.
 
-    `environment`: instead of this process's. After `seconds` it is ended, and raises subprocess.TimeoutExpired.
+    `despite`: not one of which docker says that. `environment`: instead of this process's. After `seconds` it is ended,
+    and raises subprocess.TimeoutExpired.
     """
     process = begin_docker(*argv, environment=environment)
     try:
@@ -100,7 +108,7 @@ def docker(
         end(process)
         raise
     done = subprocess.CompletedProcess(argv, process.returncode, out, err)
-    if check and done.returncode:
+    if check and done.returncode and not (despite and despite.search(err)):
         said = [line for line in (err or out).splitlines() if line.strip() and not PROGRESS.match(line)]
         raise Stop("\n".join([f"`docker {' '.join(argv)}` failed:", *said[-20:]]))
     return done
@@ -148,15 +156,23 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def compose(*argv: str, check: bool = True, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
-    return docker("compose", *argv, check=check, seconds=seconds)
+    done = docker("compose", *argv, check=check, despite=GONE, seconds=seconds)
+    if done.returncode and GONE.search(done.stderr):
+        # Somebody's prune took what Compose had made and not started yet.
+        return docker("compose", *argv, check=check, seconds=seconds)
+    return done
 
 
 def compose_json(*argv: str) -> Any:
-    """The JSON that a Compose command prints; what it says on standard error is passed on as it comes."""
+    return docker_json("compose", "--progress", "quiet", *argv)
+
+
+def docker_json(*argv: str) -> Any:
+    """The JSON that a docker command prints; what it says on standard error is passed on as it comes."""
     said: list[str] = []
     # Not a pipe: it would fill while standard error is read.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as printed:
-        process = begin_docker("compose", "--progress", "quiet", *argv, stdout=printed)
+        process = begin_docker(*argv, stdout=printed)
         assert process.stderr
         try:
             for line in process.stderr:
@@ -170,12 +186,34 @@ def compose_json(*argv: str) -> Any:
             end(process)
             raise
         if process.wait():
-            raise Stop(said[-1] if said else f"`docker compose {' '.join(argv)}` ended with {process.returncode}.")
+            raise Stop(said[-1] if said else f"`docker {' '.join(argv)}` ended with {process.returncode}.")
         printed.seek(0)
         text = printed.read()
     return json.loads(text) if text.strip() else None
 
 
-def running(*services: str) -> list[str]:
-    """Container ids of the project's running services, all of them or those named."""
-    return sorted(compose("ps", "--quiet", "--no-trunc", *services, check=False).stdout.split())
+def running(project: str, service: str = "", ended: bool = False) -> list[str]:
+    """Ids of the project's containers that run, or of a service's; with `ended` the others too. One-shot ones aside.
+
+    By Compose's labels: Compose itself takes many times as long to say it.
+    """
+    labels = {"project": project, "service": service, "oneoff": "False"}
+    filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items() if value]
+    return sorted(docker("ps", "--quiet", "--no-trunc", *(["--all"] if ended else []), *filters).stdout.split())
+
+
+def inspect(*containers: str) -> list[dict[str, Any]]:
+    """What Docker knows of each; nothing of one that is gone since it was listed."""
+    if not containers:
+        return []
+    found: list[dict[str, Any]] = json.loads(docker("inspect", *containers, despite=GONE).stdout)
+    return found
+
+
+@functools.lru_cache
+def engine_facts() -> dict[str, Any]:
+    """What `docker info` says, asked once: it starts every plugin. Raises Stop where no engine answers."""
+    found: dict[str, Any] = json.loads(docker("info", "--format", "{{json .}}").stdout)
+    if "ServerVersion" not in found or found.get("ServerErrors"):
+        raise Stop("\n".join(found.get("ServerErrors") or ["No Docker engine answers."]))
+    return found

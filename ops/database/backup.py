@@ -9,7 +9,7 @@ from typing import Any
 from ops import dotenv
 from ops.machine.checks import check_folder
 from ops.release import revisions
-from ops.run import Stop, compose, compose_json, running, step
+from ops.run import Stop, compose, docker_json, running, step
 from ops.words import duration, since, size
 
 PROGRAM = ("python", "-m", "backup")
@@ -107,6 +107,6 @@ def inside(project: str, *verb: str) -> Any:
     """What the running backup container answers to a verb. Raises Stop with what it said."""
     check_folder(project)
     refuse_elsewhere()
-    if not running("backup"):
-        raise Stop("The service `backup` isn't running: ./stack up")
-    return compose_json("exec", "-T", "backup", *PROGRAM, *verb)
+    for container in running(project, "backup"):
+        return docker_json("exec", container, *PROGRAM, *verb)
+    raise Stop("The service `backup` isn't running: ./stack up")

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ops.config import Config
-from ops.run import Stop, docker, running
+from ops.run import Stop, docker, inspect, running
 
 # The services whose images are of it.
 SERVICES = ("postgres", "backup")
@@ -17,13 +17,12 @@ WAY_BACK = "before-upgrade"
 
 def versions(config: Config) -> tuple[int, int] | None:
     """The major version that runs, and that of POSTGRES_IMAGE; None while Postgres doesn't run."""
-    names = running("postgres")
-    if not names:
+    found = inspect(*running(config.project, "postgres"))
+    if not found:
         return None
-    [container] = json.loads(docker("inspect", *names).stdout)
     postgres = config.services["postgres"]
     [image] = json.loads(docker("image", "inspect", postgres.arguments.get("POSTGRES_IMAGE", postgres.image)).stdout)
-    return major(container), major(image)
+    return major(found[0]), major(image)
 
 
 def major(found: dict[str, Any]) -> int:
@@ -50,10 +49,9 @@ def keep_images(config: Config) -> dict[str, str]:
     """Tag the images that the services run; return the tags by the names that Compose starts them by. Raises Stop."""
     found = {}
     for service in SERVICES:
-        for container in running(service):
-            image = docker("inspect", "--format", "{{.Image}}", container).stdout.strip()
+        for container in inspect(*running(config.project, service)):
             kept = f"{config.project}-{service}:{WAY_BACK}"
-            if docker("tag", image, kept, check=False).returncode:
+            if docker("tag", container["Image"], kept, check=False).returncode:
                 raise Stop(
                     f"The image that {service} runs is not there any more, so that there would be no way back. "
                     "`./stack up` with POSTGRES_IMAGE as it was builds it again."

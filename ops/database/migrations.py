@@ -37,7 +37,7 @@ def print_sql() -> None:
     config = configuration()
     base_images(config)
     choose_dockerfile()
-    if dotenv.own_postgres() and not running("postgres"):
+    if dotenv.own_postgres() and not running(config.project, "postgres"):
         raise Stop("Postgres isn't running, so there is no schema to start from: `./stack up` first.")
     override("RELEASE", TAG)
     image = image_name(config.project, TAG)

@@ -20,7 +20,7 @@ def check_volume(config: Config) -> None:
 
     The images are built by now. Says so when a stack that has served begins with an empty database.
     """
-    if running("postgres"):
+    if running(config.project, "postgres"):
         return
     name, image = config.volumes["postgres-data"], config.services["postgres"].image
     found = volumes()
@@ -65,12 +65,10 @@ def recorded(volume: str, image: str) -> Path | None:
     return Path(said) if said and Path(said, "compose.yaml").exists() else None
 
 
-def remember() -> None:
+def remember(project: str) -> None:
     """Write down in the volume whose it is, and in .env under which name, so that a renamed folder keeps it."""
-    for container in running("postgres"):
+    for container in running(project, "postgres"):
         write = ("sh", "-c", f'printf %s "$0" > {MOUNTED}/{RECORD}', str(HERE))
         docker("exec", container, *write, check=False)
         if not dotenv.chosen(PROJECT):
-            label = '{{index .Config.Labels "com.docker.compose.project"}}'
-            name = docker("inspect", "--format", label, container).stdout.strip()
-            dotenv.write({PROJECT: name}, "This stack's name, whatever the folder's is. Written by ./stack.")
+            dotenv.write({PROJECT: project}, "This stack's name, whatever the folder's is. Written by ./stack.")

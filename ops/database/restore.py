@@ -36,7 +36,7 @@ def restore(to: str, yes: bool, bucket: bool = False) -> None:
         new = f"{config.project}_postgres-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
         # Before the first `compose run`, which makes all of the project's volumes.
         journal = begin(config, "restore", new)
-        if running("postgres") and not running("backup"):
+        if running(config.project, "postgres") and not running(config.project, "backup"):
             # What was written while it was away, it fetches first.
             slots.start_backup()
         source = ("bucket",) if bucket else ()

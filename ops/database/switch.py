@@ -84,14 +84,14 @@ def go_on(config: Config, journal: Journal) -> None:
     try:
         with step("Start Postgres on it"):
             compose("up", "--detach", "--wait", "--no-deps", "postgres")
-            for container in running("postgres"):
+            for container in running(config.project, "postgres"):
                 docker("exec", "--user", "barman", container, "psql", "-XqAtc", SLOT, "postgres")
         with step("Start the slots"):
             slots.start_app(config.project)
         with step("Wait for an answer"):
             ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
     except Stop:
-        slots.show_evidence()
+        slots.show_evidence(config.project)
         if journal.old and not slots.serving(config.project):
             back_to_old_volume(config, journal)
         else:

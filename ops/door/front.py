@@ -30,16 +30,16 @@ def check_networks(config: Config, ipv6: Path = Path("/proc/net/if_inet6")) -> N
                     )
 
 
-def forget_stuck() -> None:
+def forget_stuck(project: str) -> None:
     """Remove a Traefik that doesn't run: where a change of its network failed, it can't be started again."""
-    if not running("traefik"):
+    if not running(project, "traefik"):
         compose("rm", "--stop", "--force", "traefik")
 
 
-def go_back(served: Path) -> None:
+def go_back(project: str, served: Path) -> None:
     """Have Traefik as it was when `served`, what Compose resolved then, was written: what served goes on."""
     if served.exists():
         with step("Go back to the front door that served"):
-            forget_stuck()
+            forget_stuck(project)
             before = ("--project-directory", str(HERE), "--file", str(served))
             compose(*before, "up", "--detach", "--wait", "--no-deps", "traefik", check=False)

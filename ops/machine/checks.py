@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -12,14 +11,14 @@ from pathlib import Path
 
 from ops import dotenv
 from ops.config import Config, load
-from ops.run import HERE, Stop, docker, running
+from ops.run import HERE, Stop, docker, engine_facts, inspect, running
 
 PROJECT = "COMPOSE_PROJECT_NAME"
 HANDED_OVER = ("DATABASE_URL", "PGHOST", "PGUSER", "PGDATABASE")
 # In an address: postgresql://app:secret@db.example.com/app
 PASSWORD = re.compile(r"://[^\s:@/]*:[^\s@/]+@")
-# GB that images, build cache and a young database need.
-DISK_GB = 3
+# GB that images, build cache and a young database need; and what a build needs where all of them are there.
+DISK_GB, BUILD_GB = 3, 1
 
 
 def configuration() -> Config:
@@ -86,17 +85,21 @@ def app_env() -> list[str]:
     return file.read_text(errors="replace").splitlines() if file.exists() else []
 
 
-def check_machine(config: Config) -> None:
-    """Room on the disk and free ports. Raises Stop."""
-    root = docker("info", "--format", "{{.DockerRootDir}}").stdout.strip()
+def check_room() -> None:
+    """Raises Stop where the disk has no room for a build."""
+    root, needed = engine_facts()["DockerRootDir"], BUILD_GB if dotenv.read("RELEASE") else DISK_GB
     free = shutil.disk_usage(root if Path(root).is_dir() else "/").free / 1e9
-    if free < DISK_GB:
+    if free < needed:
         raise Stop(
-            f"The disk under {root} has {free:.1f} GB left, and this needs {DISK_GB}: "
-            "`docker system df` shows what may go."
+            f"The disk under {root} has {free:.1f} GB left, and a build needs {needed}. `docker system df` shows what "
+            "takes it, `docker builder prune` removes what earlier builds left."
         )
+
+
+def check_ports(config: Config) -> None:
+    """Raises Stop where another program has one."""
     for port in config.ports:
-        if port in published():
+        if port in published(config.project):
             continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -109,10 +112,10 @@ def check_machine(config: Config) -> None:
                 raise Stop(f"Port {port} is taken by another program: stop that, or set {name} in .env.") from None
 
 
-def published() -> set[int]:
+def published(project: str) -> set[int]:
     """The ports of this machine that the stack's own Traefik has."""
-    bindings = [docker("inspect", "--format", "{{json .HostConfig.PortBindings}}", one) for one in running("traefik")]
-    return {int(one["HostPort"] or 0) for found in bindings for two in json.loads(found.stdout).values() for one in two}
+    bindings = [one["HostConfig"]["PortBindings"] or {} for one in inspect(*running(project, "traefik"))]
+    return {int(one["HostPort"] or 0) for found in bindings for two in found.values() for one in two}
 
 
 def check_folder(project: str) -> None:

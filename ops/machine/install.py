@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from offline import engine
-from ops.run import Stop, compose, docker, step
+from ops.run import Stop, engine_facts, step
 
 MINIMUM = {"Docker Engine": engine.MINIMUM_ENGINE, "Docker Compose": engine.MINIMUM_COMPOSE}
 MANUAL = "https://docs.docker.com/engine/install/"
@@ -17,10 +17,15 @@ MANUAL = "https://docs.docker.com/engine/install/"
 
 def ensure_docker() -> None:
     """An engine that answers and is new enough, installed and started where that is possible."""
-    answer = docker("info", check=False) if shutil.which("docker") else None
-    if answer is None or answer.returncode:
-        if answer and "permission denied" in answer.stderr:
-            raise Stop("You may not use Docker here: add yourself to the group `docker`, or run this with sudo.")
+    facts = None
+    try:
+        facts = engine_facts() if shutil.which("docker") else None
+    except Stop as stop:
+        if "permission denied" in str(stop):
+            raise Stop(
+                "You may not use Docker here: add yourself to the group `docker`, or run this with sudo."
+            ) from None
+    if not facts:
         if os.geteuid():
             raise Stop("No Docker engine answers, and it takes root to install or start one: sudo ./stack up")
         try:
@@ -30,10 +35,9 @@ def ensure_docker() -> None:
                 engine.start()
         except OSError as error:
             raise Stop(f"Docker can't be had on this machine: {error}\nInstall it by hand: {MANUAL}") from None
-    found = {
-        "Docker Engine": docker("version", "--format", "{{.Server.Version}}").stdout,
-        "Docker Compose": compose("version", "--short").stdout,
-    }
+        facts = engine_facts()
+    plugins = {one["Name"]: one.get("Version") for one in facts["ClientInfo"]["Plugins"] or []}
+    found = {"Docker Engine": facts["ServerVersion"], "Docker Compose": plugins.get("compose") or "(none)"}
     for program, text in found.items():
         if engine.version(text) < MINIMUM[program]:
             least = ".".join(map(str, MINIMUM[program]))

@@ -12,7 +12,7 @@ from typing import Any
 from ops.config import Config
 from ops.machine.checks import configuration
 from ops.machine.install import ensure_docker
-from ops.run import Stop, docker
+from ops.run import Stop, engine_facts
 from runtime import limits
 
 # Percent of the machine's memory that limits should come to: below it is idle, above it the kernel has no page cache.
@@ -38,8 +38,7 @@ def check_sizes(config: Config) -> None:
 
 def figures(config: Config) -> dict[str, Any]:
     """The plan as data: MiB, CPUs, connections; `problem` is a sentence or None, `change` what to set."""
-    cpus, memory = (int(word) for word in docker("info", "--format", "{{.NCPU}} {{.MemTotal}}").stdout.split())
-    return compute(config, cpus, memory // limits.MIB)
+    return compute(config, engine_facts()["NCPU"], engine_facts()["MemTotal"] // limits.MIB)
 
 
 def compute(config: Config, cpus: int, memory: int) -> dict[str, Any]:

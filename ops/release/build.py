@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import subprocess
+from pathlib import Path
 
 from ops import dotenv
-from ops.config import Config, override
+from ops.config import Config, override, parse, resolved
+from ops.lock import STATE
+from ops.machine.images import chosen_bases
 from ops.release import releases, slots
-from ops.run import PROGRESS, Stop, compose, docker, running
+from ops.release.slots import LEFT_ALONE
+from ops.run import GONE, PROGRESS, Stop, compose, docker, inspect, running
 
+# What the images of the stack's own services were made of, the last time that they were built.
+BUILT = STATE / "built"
 CHECK = ("/opt/stack/bin/check",)
 # What it says first, and last: runtime/serve.py.
 BEGUN, FOUND = "Looking for the app.", "The app is "
@@ -41,23 +49,51 @@ def build_release(project: str, *options: str) -> str:
     short = str(draft).rpartition(":")[2]
     # Without git a release is called what it is: its content.
     release = releases.of_checkout() or f"image-{short[:12]}"
-    if any(one.name == release and one.image != draft for one in releases.history()):
+    served = any(one.name == release for one in releases.history())
+    if served and releases.image_id(project, release) not in (None, draft):
         # The same code on another base, or with other settings of its build: the one that served stays.
         release += f"-base-{short[:7]}"
     docker("tag", releases.image_name(project, releases.DRAFT), releases.image_name(project, release))
-    docker("image", "rm", releases.image_name(project, releases.DRAFT))
+    docker("image", "rm", releases.image_name(project, releases.DRAFT), check=False)
     override("RELEASE", release)
     return release
 
 
 def build_all(project: str) -> str:
     """Build every image, the app's of this checkout where no release serves; return the release. Raises Stop."""
+    if not is_built():
+        build(*LEFT_ALONE)
+        if made := made_of():
+            dotenv.replace_file(BUILT, made)
     release = releases.current()
-    build("traefik", "postgres", "backup")
     if not release or not releases.image_id(project, release):
         return build_release(project)
     override("RELEASE", release)
     return release
+
+
+def is_built() -> bool:
+    """Whether the images of the stack's own services are there, of just these files."""
+    return BUILT.exists() and BUILT.read_text() == made_of()
+
+
+def made_of() -> str | None:
+    """A name for those images and all that goes into them: settings, bases and files; None when one is missing.
+
+    Compose would find out by a build from its cache, which costs more than all else of a `./stack up`.
+    """
+    config = parse(resolved())
+    images = [config.services[name].image for name in LEFT_ALONE]
+    builds = [config.services[name].build for name in LEFT_ALONE]
+    ids = releases.image_ids(*images, *chosen_bases(config).values())
+    made = hashlib.sha256(repr((ids, builds)).encode())
+    for one in builds:
+        for folder in filter(None, (one.get("context"), *one.get("additional_contexts", {}).values())):
+            for path in sorted(Path(folder).rglob("*")):
+                # One that only root may read, a key in traefik/dynamic, goes into no image.
+                content = path.read_bytes() if path.is_file() and os.access(path, os.R_OK) else b""
+                made.update(f"{path} {path.stat().st_mode}".encode() + content)
+    return made.hexdigest() if ids else None
 
 
 def check_settings(config: Config, release: str, service: str = "app-1", command: tuple[str, ...] = CHECK) -> None:
@@ -99,20 +135,22 @@ def entrypoint(image: str) -> str:
     return " ".join(json.loads(found) or [])
 
 
-def migrate() -> bool:
+def migrate(project: str) -> bool:
     """Run the one-shot migration of the release that RELEASE names; return whether there was one. Raises Stop."""
-    if dotenv.own_postgres() and not running("postgres"):
+    if dotenv.own_postgres() and not running(project, "postgres"):
         compose("up", "--detach", "--wait", "--no-recreate", "postgres")
     compose("up", "--detach", "--no-deps", "--no-build", "migrate")
-    [container] = compose("ps", "--all", "--quiet", "migrate").stdout.split()
-    begun = docker("inspect", "--format", "{{.State.StartedAt}}", container).stdout.strip()
-    try:
-        code = docker("wait", container).stdout.strip()
-    except KeyboardInterrupt:
-        docker("stop", container)
-        raise
-    log = docker("logs", "--since", begun, container)
-    said = log.stdout + log.stderr
-    if code != "0":
-        raise Stop("\n".join(["The migration failed:", *said.splitlines()[-20:]]))
-    return "The schema went from" in said or "The migration's command ran." in said
+    for found in inspect(*running(project, "migrate", ended=True)):
+        try:
+            code = docker("wait", found["Id"], despite=GONE).stdout.strip()
+        except KeyboardInterrupt:
+            docker("stop", found["Id"])
+            raise
+        log = docker("logs", "--since", found["State"]["StartedAt"], found["Id"], despite=GONE)
+        said = log.stdout + log.stderr
+        if code and code != "0":
+            raise Stop("\n".join(["The migration failed:", *said.splitlines()[-20:]]))
+        if code:
+            return bool(log.returncode) or "The schema went from" in said or "The migration's command ran." in said
+    # Somebody's prune took it: nobody knows how it ended, and it may run again.
+    return migrate(project)

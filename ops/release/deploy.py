@@ -12,16 +12,13 @@ from ops.database.migrations import refuse_to_take_away
 from ops.database.switch import settle
 from ops.door import ask
 from ops.lock import lock
-from ops.machine.checks import configuration
+from ops.machine.checks import check_room, configuration
 from ops.machine.images import base_images
 from ops.machine.plan import check_sizes
 from ops.release import releases, rollout, slots
 from ops.release.app import choose_dockerfile
 from ops.release.build import build_release, check_settings, migrate
-from ops.run import HERE, Stop, compose, running, step
-
-# Services that a deploy leaves alone: the restart of the first two is not without a gap.
-LEFT_ALONE = ("traefik", "postgres", "backup")
+from ops.run import Stop, running, step
 
 
 def deploy(*build_options: str, contract: bool = False) -> None:
@@ -32,8 +29,32 @@ def deploy(*build_options: str, contract: bool = False) -> None:
     begun = time.monotonic()
     with lock("deploy"):
         config = settle(serving_configuration())
+        checkout = releases.of_checkout()
+        if not (checkout and releases.image_id(config.project, checkout)):
+            check_room()
         base_images(config)
         choose_dockerfile()
+        try:
+            release, migrated, way_back = put_into_service(config, build_options, contract)
+        except BaseException:
+            # Of what failed nothing stays.
+            slots.prune(config.project)
+            raise
+    mention_what_was_left(config.project)
+    if migrated and way_back:
+        print(f"The database as it was before the migration: ./stack rollback, then {way_back}")
+    if said := ask.about_pages(config):
+        print(said)
+    print(state_of_backups(config.project))
+    print(f"Release {release} serves, after {time.monotonic() - begun:.1f} s.")
+
+
+def put_into_service(
+    config: Config, build_options: tuple[str, ...], contract: bool, again: bool = False
+) -> tuple[str, bool, str | None]:
+    """Return the release, whether it migrated, and the command that leads back to before that. Raises Stop."""
+    release = None
+    try:
         try:
             check_sizes(config)
             with step("Build the image"):
@@ -44,20 +65,18 @@ def deploy(*build_options: str, contract: bool = False) -> None:
                 refuse_to_take_away(config, release, releases.current())
             way_back = name_this_moment(config.project, release)
             with step("Migrate"):
-                migrated = migrate()
+                migrated = migrate(config.project)
         except Stop as failure:
-            raise Stop(
-                f"{failure}\nNothing was replaced. Serving now: {slots.serving_now(config.project)}.", failure.code
-            ) from None
+            now = f"Nothing was replaced. Serving now: {slots.serving_now(config.project)}."
+            raise Stop(f"{failure}\n{now}", failure.code) from None
         rollout.roll_out(release, config)
-        slots.keep(config.project, release)
-    mention_what_was_left()
-    if migrated and way_back:
-        print(f"The database as it was before the migration: ./stack rollback, then {way_back}")
-    if said := ask.about_pages(config):
-        print(said)
-    print(state_of_backups(config.project))
-    print(f"Release {release} serves, after {time.monotonic() - begun:.1f} s.")
+    except Stop as failure:
+        if again or not release or releases.image_id(config.project, release):
+            raise
+        print(f"{failure}\nSomebody removed the image of {release} meanwhile: once more.", file=sys.stderr)
+        return put_into_service(config, build_options, contract, again=True)
+    slots.keep(config.project, release)
+    return release, migrated, way_back
 
 
 def name_this_moment(project: str, release: str) -> str | None:
@@ -76,7 +95,8 @@ def rollback(wanted: str | None) -> None:
         config = settle(serving_configuration())
         project, current = config.project, releases.current()
         # One that was killed may have replaced a slot, or was about to.
-        interrupted = killed or any(slots.release_of(project, slot) != current for slot in slots.SLOTS)
+        runs = slots.releases_of(project)
+        interrupted = killed or any(runs.get(slot) != current for slot in slots.SLOTS)
         if wanted:
             release = wanted
         elif interrupted and current and releases.image_id(project, current):
@@ -85,7 +105,9 @@ def rollback(wanted: str | None) -> None:
         else:
             release = releases.previous(project, current)
         if not releases.image_id(project, release):
-            raise Stop(f"There is no image of a release {release}: `./stack releases` lists them.")
+            served = any(one.name == release for one in releases.history())
+            none = f"There is no image of a release {release}: `./stack releases` lists them."
+            raise Stop(releases.removed(release) if served else none)
         override("RELEASE", release)
         with step("Check the settings"):
             check_settings(config, release)
@@ -100,7 +122,7 @@ def rollback(wanted: str | None) -> None:
 
 
 def show_releases(project: str, as_json: bool) -> None:
-    found = releases.listing(project, {slot: slots.release_of(project, slot) for slot in slots.SLOTS})
+    found = releases.listing(project, slots.releases_of(project))
     current = releases.current()
     if as_json:
         rows = [{**one.row(), "current": one.name == current, "slots": runs} for one, runs in found]
@@ -116,21 +138,15 @@ def show_releases(project: str, as_json: bool) -> None:
 def serving_configuration() -> Config:
     """The configuration, of a stack whose front door is open: the slots are what is replaced. Raises Stop."""
     config = configuration()
-    if not running("traefik"):
+    if not running(config.project, "traefik"):
         raise Stop("Traefik doesn't run: `./stack up` starts the stack.")
     return config
 
 
-def mention_what_was_left() -> None:
+def mention_what_was_left(project: str) -> None:
     """Name the services whose settings have changed since they were started."""
-    # Of what Compose has read: of compose.yaml it would not count what comes from an env_file.
-    hashes = compose("--project-directory", str(HERE), "--file", str(slots.SNAPSHOT), "config", "--hash", "*").stdout
-    wanted = dict(line.split() for line in hashes.splitlines())
-    listed = compose("ps", "--format", "json", *LEFT_ALONE).stdout.splitlines()
-    for one in map(json.loads, listed):
-        labels = dict(label.partition("=")[::2] for label in one["Labels"].split(","))
-        if labels["com.docker.compose.config-hash"] != wanted[one["Service"]]:
-            gap = "" if one["Service"] == "backup" else ", which takes a second in which nothing answers"
-            print(
-                f"{one['Service']} still runs with its old settings: `./stack up` starts it anew{gap}.", file=sys.stderr
-            )
+    found, settings = slots.now(project), slots.settings_of_snapshot()
+    for service in slots.LEFT_ALONE:
+        if service in found and found[service].settings != settings[service]:
+            gap = "" if service == "backup" else ", which takes a second in which nothing answers"
+            print(f"{service} still runs with its old settings: `./stack up` starts it anew{gap}.", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ops import dotenv
+from ops.config import project_name
 from ops.machine.checks import configuration
 from ops.machine.images import newest_bases
 from ops.machine.install import ensure_docker
@@ -30,7 +31,7 @@ def serve_all(pull: bool) -> None:
     """Put all that is here into service; `pull`: on the newest of what the app's Dockerfile names. Raises Stop."""
     # An image that was built elsewhere may be in no registry.
     options = ("--pull",) if pull and not dotenv.chosen("APP_IMAGE") else ()
-    serving, known = running("traefik"), releases.current()
+    serving, known = running(project_name(), "traefik"), releases.current()
     # The app's layer first, where there is a stack that serves: if it fails, nothing else has changed. And the slots
     # are replaced once: image and settings together.
     if serving:

@@ -9,6 +9,8 @@ import json
 import os
 import re
 import subprocess
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,8 @@ HISTORY = STATE / "releases.json"
 # Releases whose images stay.
 KEPT = 5
 DRAFT = "building"
+# What runtime/Dockerfile runs, as the build cache describes it: no other build on the machine has that layer.
+LAYER = 'description~="/mnt/stack/install.sh /mnt/stack"'
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,13 @@ def image_name(project: str, release: str) -> str:
 
 def image_id(project: str, release: str) -> str | None:
     """The id of the release's image, None when there is none."""
-    found = docker("image", "inspect", "--format", "{{.Id}}", image_name(project, release), check=False)
-    return found.stdout.strip() or None
+    return next(iter(image_ids(image_name(project, release))), None)
+
+
+def image_ids(*names: str) -> list[str]:
+    """The ids of the images; [] when one of them is missing."""
+    found = docker("image", "inspect", "--format", "{{.Id}}", *names, check=False)
+    return [] if found.returncode else found.stdout.split()
 
 
 def app_folder() -> Path:
@@ -140,12 +149,26 @@ def previous(project: str, release: str | None) -> str:
     earlier = names[: names.index(release)] if release in names else names
     for name in reversed(earlier):
         if image_id(project, name):
+            if name != earlier[-1]:
+                print(f"{removed(earlier[-1])} Now back to {name}.", file=sys.stderr)
             return name
+    if earlier:
+        raise Stop(removed(earlier[-1]))
     raise Stop("There is no earlier release to go back to: `./stack releases` lists them.")
 
 
-def prune(project: str, running: list[str]) -> None:
-    """Remove the images of all releases but the last KEPT, and of what was built and never served."""
+def removed(release: str) -> str:
+    """What to say of a release whose image somebody has removed, and how it is built again."""
+    gone = f"The image of release {release} was removed from this machine, by a prune perhaps."
+    code = re.match(r"[0-9a-f]{12}(?!-dirty)", release)
+    if not code:
+        return f"{gone} What it was built from was never committed."
+    folder = "" if app_folder() == HERE else f"-C {app_folder()} "
+    return f"{gone} To build it again: git {folder}checkout {code[0]} && ./stack deploy"
+
+
+def remove_images(project: str, running: Iterable[str]) -> None:
+    """All but those of the last KEPT releases and of the `running` ones."""
     kept = {one.name for one in history()[-KEPT:]} | set(running)
     repository = image_name(project, "").rstrip(":")
     for tag in docker("image", "ls", "--format", "{{.Tag}}", repository).stdout.split():
@@ -153,9 +176,11 @@ def prune(project: str, running: list[str]) -> None:
             docker("image", "rm", f"{repository}:{tag}", check=False)
     # Somebody else's prune at the same moment makes the engine refuse: the next deploy's does it then.
     docker("image", "prune", "--force", "--filter", f"label=com.docker.compose.project={project}", check=False)
+    # Each change of the app makes the stack's layer anew, 35 MB. Of those the cache keeps what an image that stays has.
+    docker("builder", "prune", "--force", "--filter", LAYER, check=False)
 
 
-def listing(project: str, slots: dict[str, str | None]) -> list[tuple[Release, list[str]]]:
+def listing(project: str, slots: dict[str, str]) -> list[tuple[Release, list[str]]]:
     """Every release with an image, newest first, and which slots run it; `slots` gives each slot's release."""
     found = [(one, [slot for slot, name in slots.items() if name == one.name]) for one in reversed(history())]
     return [(one, runs) for one, runs in found if runs or image_id(project, one.name)]

@@ -11,20 +11,24 @@ from ops.config import Config, override
 from ops.door import ask
 from ops.release import releases, slots
 from ops.release.slots import SLOTS, SNAPSHOT, Container
-from ops.run import HERE, Stop, compose, docker, step
+from ops.run import GONE, HERE, Stop, compose, docker, step
 
 # Seconds that a release may take to come back, however short DEPLOY_TIMEOUT is.
 BACK_SECONDS = 120
+# Seconds between two looks at a slot that starts: each is an exec into it.
+INTERVAL = 0.5
 
 
 def roll_out(release: str, config: Config) -> dict[str, Any]:
     """Replace the slots one at a time; return the last answer. A failure brings back what served, and raises."""
-    project, before = config.project, slots.serving(config.project)
+    project, here = config.project, slots.containers(config.project)
+    found = {one.service: one for one in here}
+    before = [slot for slot in SLOTS if slots.serves(found.get(slot))]
     # What an interrupted rollout left on its way is no release to go back to, unless it is all that serves.
-    running = [slots.release_of(project, slot) for slot in before]
+    running = [found[slot].release for slot in before]
     old = releases.current() if releases.current() in running or not running else running[0]
     touched: list[str] = []
-    ends = slots.ended(project)
+    ends = slots.ended(here)
     answer: dict[str, Any] = {}
     # The one that serves last: until then it is all there is.
     for slot in sorted(SLOTS, key=before.__contains__):
@@ -32,13 +36,13 @@ def roll_out(release: str, config: Config) -> dict[str, Any]:
         try:
             with step(f"Replace {slot}"):
                 answer = replace_slot(slot, config, config.deploy_timeout, ends)
-                for one in touched:
-                    if found := slots.container(project, one):
-                        slots.refuse_ends(one, found, slots.workers(found), ends)
+                for one in slots.containers(project):
+                    if one.service in touched:
+                        slots.refuse_ends(one.service, one, slots.workers(one), ends)
         except (Stop, KeyboardInterrupt) as failure:
             if isinstance(failure, Stop):
                 print(failure, file=sys.stderr)
-                slots.show_evidence(slot)
+                slots.show_evidence(project, slot)
             if old:
                 back_to_release(old, touched, config)
             if isinstance(failure, Stop):
@@ -63,7 +67,7 @@ def back_to_release(release: str, touched: list[str], config: Config) -> None:
                 replace_slot(slot, config, max(config.deploy_timeout, BACK_SECONDS), None, files, slot == touched[-1])
         except Stop as failure:
             print(failure, file=sys.stderr)
-            slots.show_evidence(slot)
+            slots.show_evidence(config.project, slot)
 
 
 def replace_slot(
@@ -79,55 +83,53 @@ def replace_slot(
     A `doubtful` slot gets another container also when it has one that looks as it should. `ends` as for
     `wait_until_ready`. Raises Stop. Touches nothing while the other slot, if it serves, isn't routed to.
     """
-    project = config.project
-    others = set(slots.serving(project)) - {slot}
+    found = [one for one in slots.containers(config.project) if one.service in SLOTS]
+    own = [one for one in found if one.service == slot]
+    others = [one for one in found if one.service != slot and slots.serves(one)]
     for other in others:
         wait_until_routed(other, config)
     # What an interrupted Compose left: where there are two containers it confuses them over their names.
-    left = slots.containers(project, slot) if doubtful and others else slots.containers(project, slot)[:-1]
+    left = own if doubtful and others else own[:-1]
     for one in left:
-        docker("stop", one.id)
-        docker("rm", one.id)
-    before = slots.container(project, slot)
+        docker("stop", one.id, despite=GONE)
+        docker("rm", one.id, despite=GONE)
+    before = None if own == left else own[-1]
     # Nothing to drain where nothing has ever served.
     timeout_of_stop = () if slots.serves(before) else ("--timeout", "1")
     compose(*files, "up", "--detach", "--no-deps", "--no-build", *timeout_of_stop, slot)
-    wait_until_ready(project, slot, timeout, before, ends)
-    return wait_until_routed(slot, config)
+    ready = wait_until_ready(slot, slots.now(config.project).get(slot), timeout, before, ends)
+    return wait_until_routed(ready, config)
 
 
 def wait_until_ready(
-    project: str, slot: str, timeout: int, before: Container | None, ends: dict[str, int] | None
-) -> None:
-    """Wait until all of the slot's workers serve. Raises Stop when they don't in time, or when one has ended.
+    slot: str, found: Container | None, timeout: int, before: Container | None, ends: dict[str, int] | None
+) -> Container:
+    """Wait until all of the slot's workers serve; return its container. Raises Stop when they don't in time, or one
+    has ended.
 
-    `before` is the container that it had; `ends` what had ended by then, by container. None: the release has served
-    before, and one worker that serves is enough, whatever became of the others.
+    `found` is its container, `before` the one that it had; `ends` what had ended by then, by container. None: the
+    release has served before, and one worker that serves is enough, whatever became of the others.
     """
     deadline = time.monotonic() + timeout
-    while True:
-        found = slots.container(project, slot)
-        if not found or found.status == "exited":
-            raise Stop(f"{slot} ended.")
+    while found and found.status != "exited":
         said = slots.workers(found)
         if ends is not None:
             slots.refuse_ends(slot, found, said, ends)
         if found.restarts > (before.restarts if before and found.id == before.id else 0):
             raise Stop(f"{slot} crashed.")
         if (said.all_serve or (ends is None and said.served)) if said else found.healthy:
-            return
+            return found
         if time.monotonic() > deadline:
             raise Stop(f"{slot} was not ready within DEPLOY_TIMEOUT={timeout} s.")
-        time.sleep(0.2)
+        time.sleep(INTERVAL)
+        found = slots.again(found)
+    raise Stop(f"{slot} ended.")
 
 
-def wait_until_routed(slot: str, config: Config) -> dict[str, Any]:
+def wait_until_routed(found: Container, config: Config) -> dict[str, Any]:
     """Wait until a request from outside was answered by this slot; return what `answered` does. Raises Stop."""
-    found = slots.container(config.project, slot)
-    if not found:
-        raise Stop(f"{slot} has no container.")
     # A container's host name is the beginning of its id.
-    return answered(config, f"{slot} did not answer through Traefik", {"slot": found.id[:12]}, slot)
+    return answered(config, f"{found.service} did not answer through Traefik", {"slot": found.id[:12]}, found.service)
 
 
 def answered(config: Config, what: str, wanted: dict[str, str], *named: str) -> dict[str, Any]:
@@ -135,7 +137,8 @@ def answered(config: Config, what: str, wanted: dict[str, str], *named: str) -> 
     try:
         return ask.wait_for(config, what, wanted)
     except ask.Late as late:
-        if not all(slots.is_routed(slots.container(config.project, slot)) for slot in named or SLOTS):
+        found = slots.now(config.project)
+        if not all(slots.is_routed(found.get(slot)) for slot in named or SLOTS):
             raise
         print(f"{late} It is routed to, and has more to do than it can: going on.", file=sys.stderr)
         return {}

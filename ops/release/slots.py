@@ -12,18 +12,21 @@ from ops.config import Config, resolved
 from ops.database import owner
 from ops.lock import STATE
 from ops.release import releases
-from ops.run import HERE, Stop, compose, docker
+from ops.run import GONE, HERE, Stop, compose, docker, inspect, running
 
 SLOTS = ("app-1", "app-2")
+# Services that a deploy leaves alone: the restart of the first two is not without a gap.
+LEFT_ALONE = ("traefik", "postgres", "backup")
 # The configuration that serves, as Compose read it: .env, app.env and compose.yaml may have changed since.
 SNAPSHOT = STATE / "serving.json"
 
 
 @dataclass(frozen=True)
 class Container:
-    """What Docker knows of a slot's."""
+    """What Docker knows of a service's."""
 
     id: str
+    service: str
     restarts: int
     # The id of its image, and that image's tag.
     image: str
@@ -41,7 +44,8 @@ class Container:
         name, settings = str(config["Image"]), config["Labels"].get("com.docker.compose.config-hash")
         healthy = state.get("Health", {}).get("Status") == "healthy"
         of_image = (found["Image"], name.rpartition(":")[2], settings)
-        return cls(found["Id"], found["RestartCount"], *of_image, state["Status"], state["Running"], healthy)
+        service = str(config["Labels"].get("com.docker.compose.service"))
+        return cls(found["Id"], service, found["RestartCount"], *of_image, state["Status"], state["Running"], healthy)
 
 
 @dataclass(frozen=True)
@@ -65,23 +69,26 @@ class Workers:
         return self.states.strip(".") != ""
 
 
-def containers(project: str, slot: str) -> list[Container]:
-    """The slot's container; two, the running one last, if a command was interrupted."""
-    labels = {"project": project, "service": slot, "oneoff": "False"}
-    filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
-    names = docker("ps", "--all", "--quiet", *filters, check=False).stdout.split()
-    found: list[dict[str, Any]] = json.loads(docker("inspect", *names, check=False).stdout) if names else []
+def containers(project: str) -> list[Container]:
+    """The project's. A service has two, the running one last, if a command was interrupted."""
+    found = inspect(*running(project, ended=True))
     found.sort(key=lambda one: (one["State"]["Running"], one["Created"]))
     return [Container.inspected(one) for one in found]
 
 
-def container(project: str, slot: str) -> Container | None:
-    return next(reversed(containers(project, slot)), None)
+def now(project: str) -> dict[str, Container]:
+    """Each service's container."""
+    return {one.service: one for one in containers(project)}
 
 
-def release_of(project: str, slot: str) -> str | None:
-    found = container(project, slot)
-    return found.release if found else None
+def again(found: Container) -> Container | None:
+    """The same container as it is now; None when it is gone."""
+    return next(map(Container.inspected, inspect(found.id)), None)
+
+
+def releases_of(project: str) -> dict[str, str]:
+    """The release of each slot that has a container."""
+    return {service: one.release for service, one in now(project).items() if service in SLOTS}
 
 
 def workers(found: Container | None) -> Workers | None:
@@ -112,7 +119,8 @@ def is_routed(found: Container | None) -> bool:
 
 
 def serving(project: str) -> list[str]:
-    return [slot for slot in SLOTS if serves(container(project, slot))]
+    found = now(project)
+    return [slot for slot in SLOTS if serves(found.get(slot))]
 
 
 def refuse_ends(slot: str, found: Container, said: Workers | None, ends: dict[str, int]) -> None:
@@ -122,19 +130,18 @@ def refuse_ends(slot: str, found: Container, said: Workers | None, ends: dict[st
         raise Stop(f"A worker of {slot} ended: {new[0]}.")
 
 
-def ended(project: str) -> dict[str, int]:
+def ended(found: list[Container]) -> dict[str, int]:
     """How many workers have ended in each slot's container by now, by the container's id."""
-    found = [one for slot in SLOTS for one in containers(project, slot)]
-    return {one.id: len(said.ended) for one in found if (said := workers(one))}
+    return {one.id: len(said.ended) for one in found if one.service in SLOTS and (said := workers(one))}
 
 
 def start_app(project: str) -> None:
     """Start the front door, the slots and all that they need, and wait until they are healthy. Raises Stop."""
-    for found in (container(project, slot) for slot in SLOTS):
-        said = workers(found)
-        if found and said and said.draining:
+    for service, found in now(project).items():
+        said = workers(found) if service in SLOTS else None
+        if said and said.draining:
             # Told to stop by somebody who is gone: Compose would take it for started, and then see it end.
-            docker("stop", found.id)
+            docker("stop", found.id, despite=GONE)
     compose("up", "--detach", "--wait", "traefik", *SLOTS)
 
 
@@ -151,26 +158,40 @@ def start_all(project: str) -> None:
 
 def keep(project: str, release: str, rolled_back: str | None = None) -> None:
     """Make what serves now what plain `docker compose` would start, and what a failed rollout goes back to."""
-    owner.remember()
+    owner.remember(project)
     if not dotenv.own_postgres():
         # Nothing has used them since the last slot was replaced. The volumes stay.
         compose("rm", "--stop", "--force", "postgres", "backup", check=False)
     dotenv.replace_file(SNAPSHOT, resolved())
     releases.record(project, release, rolled_back)
-    releases.prune(project, [running for slot in SLOTS if (running := release_of(project, slot))])
+    prune(project)
 
 
-def unchanged(project: str, release: str) -> bool:
-    """Whether both slots serve and are just what Compose would start: nothing is to be checked or replaced then."""
-    if not SNAPSHOT.exists() or SNAPSHOT.read_text("utf-8") != resolved():
-        return False
-    hashes = compose("--project-directory", str(HERE), "--file", str(SNAPSHOT), "config", "--hash", ",".join(SLOTS))
-    wanted, image = dict(line.split() for line in hashes.stdout.splitlines()), releases.image_id(project, release)
-    for slot in SLOTS:
-        found = container(project, slot)
-        if not found or not serves(found) or (found.image, found.settings) != (image, wanted[slot]):
-            return False
-    return True
+def prune(project: str) -> None:
+    """Remove what no release needs any more, and what was built and never served."""
+    releases.remove_images(project, releases_of(project).values())
+
+
+def changed(config: Config, release: str) -> set[str]:
+    """The services that aren't well, or aren't just what Compose would start: all else is left alone."""
+    used = LEFT_ALONE if dotenv.own_postgres() else ("traefik",)
+    names = {service: config.services[service].image for service in used}
+    names |= dict.fromkeys(SLOTS, releases.image_name(config.project, release))
+    ids = releases.image_ids(*names.values())
+    if not ids or not SNAPSHOT.exists() or SNAPSHOT.read_text("utf-8") != resolved():
+        return set(names)
+    found, settings = now(config.project), settings_of_snapshot()
+    wanted = {(service, image, settings[service]) for service, image in zip(names, ids)}
+    as_wanted = {service for service, one in found.items() if (service, one.image, one.settings) in wanted}
+    well = {one for one in as_wanted if (serves(found[one]) if one in SLOTS else found[one].healthy)}
+    return names.keys() - well
+
+
+def settings_of_snapshot() -> dict[str, str]:
+    """Compose's hash of what each service is made with, of the configuration that serves."""
+    # Of what Compose has read: of compose.yaml it would not count what comes from an env_file.
+    hashes = compose("--project-directory", str(HERE), "--file", str(SNAPSHOT), "config", "--hash", "*").stdout
+    return dict(line.split() for line in hashes.splitlines())
 
 
 def database_changed(config: Config) -> bool:
@@ -182,17 +203,17 @@ def database_changed(config: Config) -> bool:
 
 def serving_now(project: str) -> str:
     """Which slots serve, each with its release, in words."""
-    return ", ".join(f"{slot} ({release_of(project, slot)})" for slot in serving(project)) or "nothing"
+    found = now(project)
+    return ", ".join(f"{slot} ({found[slot].release})" for slot in SLOTS if serves(found.get(slot))) or "nothing"
 
 
-def show_evidence(*services: str) -> None:
+def show_evidence(project: str, *services: str) -> None:
     """The services that are not well, each with its state, its last health checks and the end of its log."""
-    names = compose("ps", "--all", "--quiet", *services, check=False).stdout.split()
-    for found in json.loads(docker("inspect", *names).stdout) if names else []:
+    for found in inspect(*running(project, ended=True)):
         state, health = found["State"], found["State"].get("Health", {})
-        if state["Status"] == "created" or well(state):
-            continue
         service = found["Config"]["Labels"]["com.docker.compose.service"]
+        if state["Status"] == "created" or is_well(state) or (services and service not in services):
+            continue
         killed = ", out of memory" if state["OOMKilled"] else ""
         print(
             f"\n{service}: {state['Status']}, exit code {state['ExitCode']}{killed}, "
@@ -205,7 +226,7 @@ def show_evidence(*services: str) -> None:
         print(log.stdout + log.stderr, file=sys.stderr)
 
 
-def well(state: dict[str, Any]) -> bool:
+def is_well(state: dict[str, Any]) -> bool:
     health = state.get("Health", {}).get("Status", "healthy")
     status, code = state["Status"], state["ExitCode"]
     return bool((status, health) == ("running", "healthy") or (status, code) == ("exited", 0))

@@ -15,13 +15,13 @@ from ops.door import ask
 from ops.door.certificate import check_names, check_store, wait_for_certificates
 from ops.door.front import check_networks, forget_stuck, go_back
 from ops.lock import lock
-from ops.machine.checks import check_machine, configuration
+from ops.machine.checks import check_ports, check_room, configuration
 from ops.machine.images import base_images
 from ops.machine.install import ensure_docker
 from ops.machine.plan import check_sizes
 from ops.release import releases, rollout, slots
 from ops.release.app import choose_dockerfile
-from ops.release.build import build_all, check_settings, migrate
+from ops.release.build import build_all, check_settings, is_built, migrate
 from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, running, step
 
 
@@ -31,7 +31,9 @@ def up() -> None:
     ensure_docker()
     with lock("up"):
         config = configuration()
-        check_machine(config)
+        if not is_built():
+            check_room()
+        check_ports(config)
         check_sizes(config)
         check_networks(config)
         check_names(config)
@@ -44,31 +46,39 @@ def up() -> None:
             if now != (right := now | (0o755 if path.is_dir() else 0o444)):
                 path.chmod(right)
         config = settle(config)
-        before = running()
+        before = running(config.project)
         try:
-            release, migrated = start_stack(config, bool(slots.serving(config.project)))
+            release, as_it_was, migrated = start_stack(config, bool(slots.serving(config.project)))
             with step("Wait for an answer"):
-                wait_for_answer(config, untouched=bool(before) and running() == before)
+                wait_for_answer(config, untouched=bool(before) and running(config.project) == before)
         except (Stop, KeyboardInterrupt) as failure:
             failed = isinstance(failure, Stop) and failure.code == 1
             if failed:
-                slots.show_evidence()
+                slots.show_evidence(config.project)
             if not before:
                 compose("down", check=False)
             if failed:
                 print(f"Serving now: {slots.serving_now(config.project)}.", file=sys.stderr)
             raise
-        slots.keep(config.project, release)
+        if as_it_was:
+            # The folder may have another name.
+            owner.remember(config.project)
+        else:
+            slots.keep(config.project, release)
     wait_for_certificates(config, since)
     print(f"\n{config.address}")
-    print(compose("ps", "--format", "table {{.Service}}\t{{.Status}}").stdout.strip())
+    ours, row = (
+        f"label=com.docker.compose.project={config.project}",
+        '{{.Label "com.docker.compose.service"}}\t{{.Status}}',
+    )
+    print("\n".join(sorted(docker("ps", "--filter", ours, "--format", row).stdout.splitlines())))
     checkout = releases.of_checkout()
     if checkout and not releases.is_of(release, checkout):
         print(f"This is release {release}. The checkout is {checkout}: `./stack deploy` puts it into service.")
     if said := ask.about_pages(config):
         print(said)
     print(state_of_backups(config.project, first=not before))
-    changed = "Nothing changed" if running() == before and not migrated else "Up"
+    changed = "Nothing changed" if running(config.project) == before and not migrated else "Up"
     print(f"{changed}, in {time.monotonic() - begun:.1f} s.")
 
 
@@ -80,9 +90,9 @@ def wait_for_answer(config: Config, untouched: bool) -> None:
     try:
         rollout.answered(config, "the app and its database did not answer", {"database": "ok"})
     except Stop as stop:
-        well = any(found.healthy for found in slots.containers(config.project, "postgres"))
+        found = slots.now(config.project).get("postgres")
         all_serve = len(slots.serving(config.project)) == len(slots.SLOTS)
-        if not (untouched and dotenv.own_postgres() and well and all_serve):
+        if not (untouched and dotenv.own_postgres() and found and found.healthy and all_serve):
             raise
         print(f"{stop} Postgres is well, and nothing was changed: going on.", file=sys.stderr)
 
@@ -90,7 +100,7 @@ def wait_for_answer(config: Config, untouched: bool) -> None:
 def refuse_empty(config: Config) -> None:
     """Raises Stop with 2 when this would begin with an empty database where there are backups of one."""
     name, volume = config.volumes["postgres-data"], config.volumes["backup"]
-    if running("postgres"):
+    if running(config.project, "postgres"):
         return
     if holds_database(name, config.services["postgres"].image):
         if not releases.current():
@@ -114,51 +124,56 @@ def refuse_empty(config: Config) -> None:
             )
 
 
-def start_stack(config: Config, serving: bool) -> tuple[str, bool]:
-    """Start what isn't running; return the release and whether a migration may have run. Raises Stop."""
+def start_stack(config: Config, serving: bool) -> tuple[str, bool, bool]:
+    """Start what isn't running; return the release, whether all was as it should be, and whether it migrated.
+
+    Raises Stop.
+    """
     major.refuse_another(config)
     with step("Build the images"):
         release = build_all(config.project)
     own = dotenv.own_postgres()
-    if own:
+    changed = slots.changed(config, release) if serving else {*slots.SLOTS, *slots.LEFT_ALONE}
+    if changed and own:
         # Before the first `compose run`, which makes all of the project's volumes.
         owner.check_volume(config)
-    same = serving and slots.unchanged(config.project, release)
     with step("Check the settings"):
-        if not same:
+        if changed:
             check_settings(config, release)
-        if not same and own:
+        if changed and own:
             check_settings(config, release, "backup", ("settings",))
         check_store(config)
-    if own:
+    forget_stuck(config.project)
+    if own and not changed.isdisjoint(slots.LEFT_ALONE):
         refuse_empty(config)
-    forget_stuck()
     if not serving:
         with step("Start Postgres, migrate, start the slots and Traefik"):
             slots.start_all(config.project)
+            found = slots.now(config.project)
             for slot in slots.SLOTS:
-                found = slots.container(config.project, slot)
-                rollout.wait_until_ready(config.project, slot, config.deploy_timeout, found, {})
-        return release, True
-    # One at a time: `up` stops all that changed before it starts any.
-    with step("Update Postgres, its backups and Traefik" if own else "Update Traefik"):
-        try:
-            # A Postgres that the slots still use stays until they have another: slots.keep.
-            compose("up", "--detach", "--wait", "--no-deps", "traefik", *(["postgres"] if own else []))
-        except Stop:
-            go_back(slots.SNAPSHOT)
-            raise
-        if own:
-            slots.start_backup()
-            # What an app that was broken into may have set for itself.
-            compose("exec", "-T", "postgres", "rights")
+                rollout.wait_until_ready(slot, found.get(slot), config.deploy_timeout, found.get(slot), {})
+        return release, False, True
+    if not changed.isdisjoint(slots.LEFT_ALONE):
+        # One at a time: `up` stops all that changed before it starts any.
+        with step("Update Postgres, its backups and Traefik" if own else "Update Traefik"):
+            try:
+                # A Postgres that the slots still use stays until they have another: slots.keep.
+                compose("up", "--detach", "--wait", "--no-deps", "traefik", *(["postgres"] if own else []))
+            except Stop:
+                go_back(config.project, slots.SNAPSHOT)
+                raise
+            if own:
+                slots.start_backup()
+    for postgres in running(config.project, "postgres"):
+        # What an app that was broken into may have set for itself.
+        docker("exec", postgres, "rights")
     answer = rollout.answered(config, "the app did not answer", {})
     migrated = False
     # What the slots answer is about the database that they have: a changed setting may name another. Without Alembic
     # nobody knows where the schema is, and the migration ran when this release came.
-    if not same or not answer.get("at_head", True):
+    if not changed.isdisjoint(slots.SLOTS) or not answer.get("at_head", True):
         with step("Migrate"):
-            migrated = migrate()
-    if not same:
+            migrated = migrate(config.project)
+    if not changed.isdisjoint(slots.SLOTS):
         rollout.roll_out(release, config)
-    return release, migrated
+    return release, not changed, migrated

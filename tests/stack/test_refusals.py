@@ -12,7 +12,6 @@ import pytest
 
 from ops.machine import checks, install
 from ops.run import Stop
-from tests.configs import PLAIN
 from tests.conftest import NOBODY, REPO
 from tests.stack.stacks import Clone, run
 
@@ -83,8 +82,8 @@ def test_engine_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_disk_nearly_full(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too little room is said before anything is built."""
     monkeypatch.setattr(checks, "DISK_GB", 10**6)
-    with pytest.raises(Stop, match=r"The disk under /.* has [\d.]+ GB left, and this needs 1000000"):
-        checks.check_machine(PLAIN)
+    with pytest.raises(Stop, match=r"The disk under /.* has [\d.]+ GB left, and a build needs 1000000"):
+        checks.check_room()
 
 
 @pytest.fixture

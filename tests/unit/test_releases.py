@@ -10,6 +10,7 @@ import pytest
 from ops import dotenv
 from ops.release import releases
 from ops.release.releases import Release
+from ops.run import Stop
 
 # As the first version wrote it.
 WRITTEN = [
@@ -51,6 +52,28 @@ def test_rolled_back(file: Path) -> None:
     assert [(one.name, one.rolled_back) for one in releases.history()] == [("one", False), ("two", True)]
     releases.record("shop", "three")
     assert releases.previous("shop", "three") == "one"
+
+
+def test_release_whose_image_was_removed(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no release to go back to, and that is said, with the way to build it again where it was committed."""
+    revision, later = "0123456789ab", "ba9876543210"
+    names = ("shop", revision, f"{later}-dirty-01234567", "now")
+    rows = [{**WRITTEN[0], "release": name, "image": "sha256:1"} for name in names]
+    images = {"shop": "sha256:1", "now": "sha256:1"}
+    monkeypatch.setattr(releases, "image_id", lambda _project, release: images.get(release))
+    file.write_text(json.dumps(rows))
+    assert releases.previous("shop", "now") == "shop"
+    said = f"The image of release {later}-dirty-01234567 was removed from this machine, by a prune perhaps. "
+    assert capsys.readouterr().err == f"{said}What it was built from was never committed. Now back to shop.\n"
+    del images["shop"]
+    file.write_text(json.dumps([rows[1], rows[3]]))
+    with pytest.raises(Stop, match=rf"{revision} was removed .* git checkout {revision} && \./stack deploy$"):
+        releases.previous("shop", "now")
+    file.write_text(json.dumps(rows[3:]))
+    with pytest.raises(Stop, match="There is no earlier release"):
+        releases.previous("shop", "now")
 
 
 def test_serves_since_it_began_to(file: Path) -> None:
