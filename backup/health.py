@@ -8,7 +8,7 @@ from typing import Any
 import psycopg2  # type: ignore[import-untyped]  # not in .venv
 from psycopg2 import extensions
 
-from backup import history, live, server, settings
+from backup import collations, history, live, server, settings
 from backup.catalog import lsn
 from backup.server import LIVE, Failure, recall
 
@@ -130,9 +130,14 @@ def status() -> dict[str, Any]:
         wrong = FILE.read_text().splitlines()[1] or None
     except FileNotFoundError:
         wrong = None
+    try:
+        sorted_otherwise = collations.databases(psql)
+    except Failure:
+        sorted_otherwise = []
     return {
         "newest": newest[0] if newest else None,
         "verify": recall("verify"),
         "offsite": bool(settings.bucket()),
         "wrong": wrong,
+        "collations": sorted_otherwise,
     }

@@ -4,7 +4,7 @@ import shutil
 from datetime import datetime
 from typing import Any
 
-from backup import catalog, history, jobs, restore, server
+from backup import catalog, collations, history, jobs, restore, server
 from backup.server import HOME, PROMISE, Failure, barman, psql
 
 SCRATCH = HOME / "stack" / "verify"
@@ -46,7 +46,8 @@ def verify() -> dict[str, Any]:
     finally:
         shutil.rmtree(SCRATCH, ignore_errors=True)
     seconds = (server.now() - begun).total_seconds()
-    facts = {"backup": plan.backup.name, "seconds": seconds, **found, "warnings": plan.warnings}
+    warnings = [*plan.warnings, *found.pop("collations")]
+    facts = {"backup": plan.backup.name, "seconds": seconds, **found, "warnings": warnings}
     verified = server.recall("verified").get("backups", {})
     here = {one.name for one in catalog.backups()}
     kept = {name: when for name, when in verified.items() if name in here}
@@ -59,6 +60,7 @@ def look(plan: history.Plan, marked: datetime) -> dict[str, Any]:
     try:
         restore.say("check every table and index")
         found = instance.check()
+        sorted_otherwise = collations.databases(instance.sql) + collations.named(lambda ask: instance.sql(ask, "app"))
         instance.amcheck()
         rows = instance.counts()
     finally:
@@ -70,4 +72,4 @@ def look(plan: history.Plan, marked: datetime) -> dict[str, Any]:
     lost = (marked - newest).total_seconds()
     if lost > PROMISE:
         raise Failure(f"The newest transaction in the restored copy is {lost:.0f} s older than the database's.")
-    return {**found, "rows": rows, "newest": newest.isoformat()}
+    return {**found, "rows": rows, "newest": newest.isoformat(), "collations": sorted_otherwise}

@@ -94,7 +94,8 @@ def state_of_backups(project: str, first: bool = False) -> str:
         words.append(f"Not well: {state['wrong']}")
     if first and not state["offsite"]:
         words.append("They share the server's disk: BACKUP_S3_BUCKET names a place elsewhere.")
-    return " ".join(words)
+    # A service of before an update has none.
+    return "\n".join([" ".join(words), *state.get("collations", [])])
 
 
 def restore_point(project: str, name: str) -> str:
