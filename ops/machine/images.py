@@ -75,7 +75,7 @@ def newest_bases(config: Config) -> None:
         if pulled.returncode:
             raise Stop(f"{setting}={image} can't be pulled. Nothing was changed. {pulled.stderr.strip()}")
         now = known_digest(image)
-        lines.append(f"{image}: {f'{before or None} -> {now}' if before != now else f'{now}, as before'}")
+        lines.append(f"{image}: {now}, as before" if before == now else f"{image}: {before or 'nothing'} -> {now}")
     print("\n".join(lines), flush=True)
 
 
