@@ -131,7 +131,7 @@ def status() -> dict[str, Any]:
     except FileNotFoundError:
         wrong = None
     try:
-        sorted_otherwise = collations.databases(psql)
+        sorted_otherwise = collations.databases(server.psql)
     except Failure:
         sorted_otherwise = []
     return {
