@@ -45,6 +45,12 @@ ALLOWED = {
 }
 # Where the stack's own Postgres listens.
 OWN_SOCKET = "host=/var/run/postgresql"
+# What compose.yaml has; any other service is of compose.override.yaml.
+OF_THE_STACK = ("traefik", "app-1", "app-2", "user", "migrate", "postgres", "backup")
+# Whose value says that a service is a process of the app's: process.yaml. And that two may never run at once.
+ROLE, SINGLETON = "stack.role", "stack.singleton"
+# How many connections each of its containers opens.
+CONNECTIONS = "stack.connections"
 # Bytes that any container needs.
 LEAST = 32 * 2**20
 # Where Traefik's environment has it under a name of Traefik's.
@@ -72,6 +78,9 @@ class Service:
     # Bytes and CPUs that it may have; 0 is no limit.
     memory: int
     cpus: float
+    labels: dict[str, str] = field(default_factory=dict)
+    # How many containers.
+    replicas: int = 1
     # How its image is built, as Compose has it.
     build: dict[str, Any] = field(default_factory=dict)
 
@@ -97,6 +106,17 @@ class Config:
     worker_memory: int | None
     pool_size: int | None
     max_connections: int | None
+
+    @property
+    def processes(self) -> list[str]:
+        """The app's processes beside the web."""
+        return [name for name, one in self.services.items() if name not in OF_THE_STACK and one.labels.get(ROLE)]
+
+    @property
+    def accessories(self) -> list[str]:
+        """The other services of compose.override.yaml."""
+        found = (name for name, one in self.services.items() if name not in OF_THE_STACK and not one.labels.get(ROLE))
+        return [name for name in found if self.services[name].replicas]
 
     @property
     def names(self) -> list[str]:
@@ -132,6 +152,7 @@ def parse(text: str) -> Config:
     check_sizes_of(services)
     if OWN_SOCKET in services["app-1"].environment["STACK_DATABASE_URL"]:
         raise Stop("DATABASE_URL is wrong: it names the stack's own Postgres, which is there without it. Remove it.", 2)
+    check_processes(services)
     slot, edge = services["app-1"].environment, found["networks"]["edge"]
     return Config(
         project=found["name"],
@@ -161,13 +182,24 @@ def check_sizes_of(services: dict[str, Service]) -> None:
             raise Stop(f"{prefix}_CPUS={cpus:g} is wrong: this machine has {os.cpu_count()}; 0 is no limit.", 2)
 
 
+def check_processes(services: dict[str, Service]) -> None:
+    """Raises Stop with 2 when there would be two of what must be alone."""
+    for name, one in services.items():
+        if one.labels.get(SINGLETON) == "true" and one.replicas > 1:
+            raise Stop(f"{name} has {SINGLETON}, and {one.replicas} replicas: it can have one.", 2)
+        if not re.fullmatch(r"\d{1,4}", one.labels.get(CONNECTIONS, "0")):
+            raise Stop(f"The label {CONNECTIONS} of {name} is wrong: a whole number.", 2)
+
+
 def service(found: dict[str, Any]) -> Service:
     built = found.get("build") or {}
     given = (found.get("environment"), built.get("args"))
     environment, arguments = ({name: value or "" for name, value in (one or {}).items()} for one in given)
-    # What isn't started takes none.
-    memory, cpus = int(found.get("mem_limit", 0)) * (found.get("scale") != 0), float(found.get("cpus") or 0)
-    return Service(found.get("image", ""), environment, arguments, memory, cpus, built)
+    memory, cpus = int(found.get("mem_limit", 0)), float(found.get("cpus") or 0)
+    # Compose has either, and one where neither is said.
+    replicas = found.get("scale", (found.get("deploy") or {}).get("replicas", 1))
+    labels = {name: str(value) for name, value in (found.get("labels") or {}).items()}
+    return Service(found.get("image", ""), environment, arguments, memory, cpus, labels, int(replicas), built)
 
 
 def subnet(place: int, value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -13,6 +13,8 @@ from .settings import SOCKET_FOLDER, Settings
 STACK = Path("/opt/stack")
 # Where what is found nowhere else may be written: the container's root is read-only.
 WRITABLE = "/tmp"  # noqa: S108 - a tmpfs of the container
+# Who a program is to Postgres, by the number that it runs as: postgres/Dockerfile.
+OWNER, OWNER_UID = "owner", 10002
 CACHES = {"XDG_CACHE_HOME": ".cache", "HF_HOME": ".cache/huggingface", "MPLCONFIGDIR": ".cache/matplotlib"}
 
 
@@ -31,6 +33,11 @@ def prepare(chosen: Settings, role: str) -> None:
         os.environ.setdefault(name, f"{WRITABLE}/{folder}")
     # The app's own programs, Alembic among them, beside its Python.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+
+
+def role() -> str:
+    """The role that this process connects as: the schema's owner's for a migration's user, else the app's."""
+    return OWNER if os.getuid() == OWNER_UID else "app"
 
 
 def libpq_url() -> str:

@@ -230,8 +230,9 @@ def main() -> None:
         text = PROGRAM.format(python=sys.executable, code=STACK / "code", module=module, function=function)
         program.write_text(text)
         program.chmod(0o755)
-    shutil.copy(source / "probe", STACK / "bin")
-    (STACK / "bin/probe").chmod(0o755)
+    for name in ("probe", "steady"):
+        shutil.copy(source / name, STACK / "bin")
+        (STACK / "bin" / name).chmod(0o755)
     record_revisions()
     add_users()
     for folder in [Path.cwd(), *map(Path, sys.path[1:])]:

@@ -21,7 +21,6 @@ from .limits import Wrong
 if TYPE_CHECKING:
     import psycopg
 
-ROLE = "owner"
 # Any number will do, as long as every release uses the same. Where another role holds it, the next one counts.
 LOCK = 5_284_019_753
 # Seconds between two tries.
@@ -194,10 +193,10 @@ def fail(words: str, code: int = 1) -> NoReturn:
     raise SystemExit(code if 0 < code < 128 else 1)
 
 
-def begin() -> settings.Settings:
-    """Have the environment of a migration, and a relay for a command that speaks TCP alone."""
+def begin(role: str) -> settings.Settings:
+    """Have the environment of a program that connects as `role`, and a relay for one that speaks TCP alone."""
     chosen = settings.load()
-    environment.prepare(chosen, ROLE)
+    environment.prepare(chosen, role)
     if not chosen.database_url:
         with socket.create_server(relay.ADDRESS) as listener:
             demand.OnDemand(listener, str(environment.STACK / "bin/relay")).spawn()
@@ -206,7 +205,7 @@ def begin() -> settings.Settings:
 
 @settings.program
 def main() -> int:
-    chosen, known = begin(), environment.migrations()
+    chosen, known = begin(environment.OWNER), environment.migrations()
     command = shlex.split(chosen.migrate or ("alembic upgrade heads" if known else "none"))
     if command == ["none"]:
         say("There is no migration: MIGRATE names a command.")
@@ -219,8 +218,8 @@ def main() -> int:
 
 @settings.program
 def run() -> int:
-    """Become the command that is given, in the environment of a migration: `alembic current`, `python -m shop.seed`."""
-    begin()
+    """Become the command that is given, in the environment of a migration or of a slot, by who runs it."""
+    begin(environment.role())
     try:
         os.execvp(sys.argv[1], sys.argv[1:])
     except OSError as error:

@@ -11,7 +11,7 @@ MIB = 2**20
 
 def service(name: str, memory: int = 0, cpus: float = 0, **environment: str) -> Service:
     """`memory` in MiB."""
-    return Service(f"shop-{name}", environment, {}, memory * MIB, cpus)
+    return Service(f"shop-{name}", environment, {}, memory * MIB, cpus, {}, 1)
 
 
 PLAIN = Config(

@@ -31,8 +31,21 @@ SHARED = {
 }
 # The rooms that take longest, in this order: what begins last should be short. A run's last lines have the minutes.
 LONGEST = (
-    *("deploy", "stack", "host", "switch", "bucket", "backup", "apps", "echo", "backup_schedule", "offsite"),
+    *(
+        "deploy",
+        "stack",
+        "host",
+        "processes",
+        "switch",
+        "bucket",
+        "backup",
+        "apps",
+        "echo",
+        "backup_schedule",
+        "offsite",
+    ),
     *("certificates", "upgrade", "history", "walk", "overloaded", "restore", "update", "faults"),
+    *("containerd", "newest", "upkeep", "edge", "elsewhere", "database_elsewhere", "migrate", "one_server"),
 )
 # What `--quick` runs: all that needs no engine, and one release's way through a stack.
 QUICK = (

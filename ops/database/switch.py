@@ -64,7 +64,7 @@ def switch(config: Config, journal: Journal, fill: Callable[[], None]) -> None:
     with contextlib.ExitStack() as held:
         try:
             with step("Stop the slots"):
-                compose("stop", *slots.SLOTS)
+                compose("stop", *config.processes, *slots.SLOTS)
             create(config, journal.new)
             fill()
             # Within: an interruption comes before it, and leads back, or waits for the end.
@@ -87,7 +87,7 @@ def go_on(config: Config, journal: Journal) -> None:
             for container in running(config.project, "postgres"):
                 docker("exec", "--user", "barman", container, "psql", "-XqAtc", SLOT, "postgres")
         with step("Start the slots"):
-            slots.start_app(config.project)
+            slots.start_app(config.project, config.processes)
         with step("Wait for an answer"):
             ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
     except Stop:
@@ -116,7 +116,7 @@ def back_to_old_volume(config: Config, journal: Journal) -> None:
     if journal.phase == "filling":
         remove_unused(journal.new)
     else:
-        compose("rm", "--stop", "--force", *slots.SLOTS, "postgres", check=False)
+        compose("rm", "--stop", "--force", *config.processes, *slots.SLOTS, "postgres", check=False)
         print(f"The volume {journal.new} stays: Postgres ran on it.", file=sys.stderr)
         dotenv.write({VOLUME_SETTING: str(journal.old)}, REASON)
     if not journal.old:
@@ -124,7 +124,7 @@ def back_to_old_volume(config: Config, journal: Journal) -> None:
         print("There was no database here to go back to: nothing was started.", file=sys.stderr)
         return
     with step("Go back to the old volume"):
-        slots.start_all(config.project)
+        slots.start_all(config.project, config.processes)
         ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
     journal.end()
 

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from ops.config import Config
+from ops.config import CONNECTIONS, Config, Service
 from ops.machine.checks import configuration
 from ops.machine.install import ensure_docker
 from ops.run import Stop, engine_facts
@@ -42,7 +42,7 @@ def figures(config: Config) -> dict[str, Any]:
 
 
 def compute(config: Config, cpus: int, memory: int) -> dict[str, Any]:
-    services = {name: one.memory // limits.MIB for name, one in config.services.items()}
+    services = {name: one.replicas * one.memory // limits.MIB for name, one in config.services.items()}
     total = sum(services.values())
     share = config.services["app-1"].cpus or cpus / limits.SLOTS
     worker_memory = config.worker_memory or limits.WORKER_MEMORY
@@ -71,10 +71,16 @@ def compute(config: Config, cpus: int, memory: int) -> dict[str, Any]:
         "slot": {"cpus": share, "memory": services["app-1"], "worker_memory": worker_memory, "reserve": limits.RESERVE}
         | (asdict(sizes) if sizes else {}),
         "connections": {"max": connections, "reserved": limits.RESERVED_CONNECTIONS}
-        | ({"app": sizes.connections, "assumed": not config.pool_size} if sizes else {}),
+        | ({"app": sizes.connections, "assumed": not config.pool_size} if sizes else {})
+        | {"processes": {name: connections_of(config.services[name]) for name in config.processes}},
         "problem": problem,
         "change": change,
     }
+
+
+def connections_of(process: Service) -> int:
+    """What a process takes from Postgres: by its label, or as much as a worker of the app is taken to open."""
+    return process.replicas * int(process.labels.get(CONNECTIONS, limits.POOL_SIZE))
 
 
 def recommend(services: dict[str, int], memory: int, worker_memory: int, cpus: float) -> dict[str, str]:
@@ -105,6 +111,18 @@ def assumption(slot: dict[str, Any], connections: dict[str, Any]) -> list[str]:
     ]
 
 
+def of_processes(connections: dict[str, Any], share: int) -> list[str]:
+    """What the app's processes take, and what to set where that is too much."""
+    found = connections["processes"]
+    lines = [f"  {name}: {count}, by its label {CONNECTIONS} or as assumed" for name, count in found.items()]
+    missing = connections["app"] + sum(found.values()) - share
+    if found and missing > 0:
+        lines.append(
+            f"    That is {missing} too many: MAX_CONNECTIONS={connections['max'] + missing}, or smaller pools"
+        )
+    return lines
+
+
 def plan_table(found: dict[str, Any]) -> str:
     machine, slot, connections = found["machine"], found["slot"], found["connections"]
     lines = [f"This machine: {machine['cpus']} CPUs, {machine['memory']} MiB", "", "Memory limits, MiB"]
@@ -125,6 +143,7 @@ def plan_table(found: dict[str, Any]) -> str:
             f"Connections to Postgres: {connections['max']}",
             f"  the app: 2 slots x {slot['workers']} workers x {slot['pool_size']} = {connections['app']} of {share}",
             *assumption(slot, connections),
+            *of_processes(connections, share),
             f"  kept for migrations, backups and you: {connections['reserved']}",
         ]
     if found["problem"]:

@@ -15,7 +15,7 @@ from ops.lock import lock
 from ops.machine.checks import check_room, configuration
 from ops.machine.images import base_images
 from ops.machine.plan import check_sizes
-from ops.release import releases, rollout, slots
+from ops.release import processes, releases, rollout, slots
 from ops.release.app import choose_dockerfile
 from ops.release.build import build_release, check_settings, migrate
 from ops.run import Stop, running, step
@@ -40,7 +40,8 @@ def deploy(*build_options: str, contract: bool = False) -> None:
             # Of what failed nothing stays.
             slots.prune(config.project)
             raise
-    mention_what_was_left(config.project)
+        processes.remove_others(config)
+    mention_what_was_left(config)
     if migrated and way_back:
         print(f"The database as it was before the migration: ./stack rollback, then {way_back}")
     if said := ask.about_pages(config):
@@ -113,7 +114,7 @@ def rollback(wanted: str | None) -> None:
             check_settings(config, release)
         answer = rollout.roll_out(release, config)
         slots.keep(project, release, rolled_back=current if release != current and not wanted else None)
-    if answer.get("database") == "ok" and not answer["at_head"]:
+    if answer.get("database") == "ok" and answer.get("at_head") is False:
         print(
             f"The database's schema ({', '.join(answer['schema'])}) is newer than this release's code "
             f"({', '.join(answer['head'])}). That is well if it was only added to (docs/releases.md)."
@@ -143,10 +144,10 @@ def serving_configuration() -> Config:
     return config
 
 
-def mention_what_was_left(project: str) -> None:
+def mention_what_was_left(config: Config) -> None:
     """Name the services whose settings have changed since they were started."""
-    found, settings = slots.now(project), slots.settings_of_snapshot()
-    for service in slots.LEFT_ALONE:
+    found, settings = slots.now(config.project), slots.settings_of_snapshot()
+    for service in [*slots.LEFT_ALONE, *config.accessories]:
         if service in found and found[service].settings != settings[service]:
-            gap = "" if service == "backup" else ", which takes a second in which nothing answers"
+            gap = ", which takes a second in which nothing answers" if service in slots.FRONT else ""
             print(f"{service} still runs with its old settings: `./stack up` starts it anew{gap}.", file=sys.stderr)

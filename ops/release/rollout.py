@@ -9,7 +9,7 @@ from typing import Any
 
 from ops.config import Config, override
 from ops.door import ask
-from ops.release import releases, slots
+from ops.release import processes, releases, slots
 from ops.release.slots import SLOTS, SNAPSHOT, Container
 from ops.run import GONE, HERE, Stop, compose, docker, step
 
@@ -30,11 +30,14 @@ def roll_out(release: str, config: Config) -> dict[str, Any]:
     touched: list[str] = []
     ends = slots.ended(here)
     answer: dict[str, Any] = {}
-    # The one that serves last: until then it is all there is.
-    for slot in sorted(SLOTS, key=before.__contains__):
+    # The one that serves last: until then it is all there is. The processes once the release is known to serve.
+    for slot in [*sorted(SLOTS, key=before.__contains__), *config.processes]:
         touched.append(slot)
         try:
             with step(f"Replace {slot}"):
+                if slot in config.processes:
+                    processes.replace_process(config, slot, config.deploy_timeout)
+                    continue
                 answer = replace_slot(slot, config, config.deploy_timeout, ends)
                 for one in slots.containers(project):
                     if one.service in touched:
@@ -64,7 +67,13 @@ def back_to_release(release: str, touched: list[str], config: Config) -> None:
                 # It has served before, and there is nothing to go back to from here: all the time that it may need.
                 # The one that was being replaced may look well and be on its way out: told to stop, it drains, and
                 # the engine goes on with that when whoever asked for it is gone.
-                replace_slot(slot, config, max(config.deploy_timeout, BACK_SECONDS), None, files, slot == touched[-1])
+                timeout = max(config.deploy_timeout, BACK_SECONDS)
+                if slot in SLOTS:
+                    replace_slot(slot, config, timeout, None, files, slot == touched[-1])
+                elif known and slot not in snapshot["services"]:
+                    compose("rm", "--stop", "--force", slot)
+                else:
+                    processes.replace_process(config, slot, timeout, files)
         except Stop as failure:
             print(failure, file=sys.stderr)
             slots.show_evidence(config.project, slot)

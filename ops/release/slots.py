@@ -16,7 +16,8 @@ from ops.run import GONE, HERE, Stop, compose, docker, inspect, running
 
 SLOTS = ("app-1", "app-2")
 # Services that a deploy leaves alone: the restart of the first two is not without a gap.
-LEFT_ALONE = ("traefik", "postgres", "backup")
+FRONT = ("traefik", "postgres")
+LEFT_ALONE = (*FRONT, "backup")
 # The configuration that serves, as Compose read it: .env, app.env and compose.yaml may have changed since.
 SNAPSHOT = STATE / "serving.json"
 
@@ -135,14 +136,14 @@ def ended(found: list[Container]) -> dict[str, int]:
     return {one.id: len(said.ended) for one in found if one.service in SLOTS and (said := workers(one))}
 
 
-def start_app(project: str) -> None:
-    """Start the front door, the slots and all that they need, and wait until they are healthy. Raises Stop."""
+def start_app(project: str, processes: list[str]) -> None:
+    """Start the front door, the slots, the app's processes and all that they need, and wait. Raises Stop."""
     for service, found in now(project).items():
         said = workers(found) if service in SLOTS else None
         if said and said.draining:
             # Told to stop by somebody who is gone: Compose would take it for started, and then see it end.
             docker("stop", found.id, despite=GONE)
-    compose("up", "--detach", "--wait", "traefik", *SLOTS)
+    compose("up", "--detach", "--wait", "traefik", *SLOTS, *processes)
 
 
 def start_backup() -> None:
@@ -151,8 +152,8 @@ def start_backup() -> None:
     compose("up", "--detach", "--no-deps", "backup")
 
 
-def start_all(project: str) -> None:
-    start_app(project)
+def start_all(project: str, processes: list[str]) -> None:
+    start_app(project, processes)
     start_backup()
 
 
@@ -176,7 +177,7 @@ def changed(config: Config, release: str) -> set[str]:
     """The services that aren't well, or aren't just what Compose would start: all else is left alone."""
     used = LEFT_ALONE if dotenv.own_postgres() else ("traefik",)
     names = {service: config.services[service].image for service in used}
-    names |= dict.fromkeys(SLOTS, releases.image_name(config.project, release))
+    names |= dict.fromkeys([*SLOTS, *config.processes], releases.image_name(config.project, release))
     ids = releases.image_ids(*names.values())
     if not ids or not SNAPSHOT.exists() or SNAPSHOT.read_text("utf-8") != resolved():
         return set(names)

@@ -19,7 +19,7 @@ from ops.machine.checks import check_ports, check_room, configuration
 from ops.machine.images import base_images
 from ops.machine.install import ensure_docker
 from ops.machine.plan import check_sizes
-from ops.release import releases, rollout, slots
+from ops.release import processes, releases, rollout, slots
 from ops.release.app import choose_dockerfile
 from ops.release.build import build_all, check_settings, is_built, migrate
 from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, running, step
@@ -65,6 +65,7 @@ def up() -> None:
             owner.remember(config.project)
         else:
             slots.keep(config.project, release)
+        processes.remove_others(config)
     wait_for_certificates(config, since)
     print(f"\n{config.address}")
     ours, row = (
@@ -146,12 +147,17 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool, bool]:
     forget_stuck(config.project)
     if own and not changed.isdisjoint(slots.LEFT_ALONE):
         refuse_empty(config)
+    if config.accessories:
+        with step(f"Start {', '.join(config.accessories)}"):
+            processes.start_accessories(config)
     if not serving:
         with step("Start Postgres, migrate, start the slots and Traefik"):
-            slots.start_all(config.project)
+            slots.start_all(config.project, config.processes)
             found = slots.now(config.project)
             for slot in slots.SLOTS:
                 rollout.wait_until_ready(slot, found.get(slot), config.deploy_timeout, found.get(slot), {})
+            for name in config.processes:
+                processes.wait_until_healthy(config, name, config.deploy_timeout, {})
         return release, False, True
     if not changed.isdisjoint(slots.LEFT_ALONE):
         # One at a time: `up` stops all that changed before it starts any.
@@ -174,6 +180,6 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool, bool]:
     if not changed.isdisjoint(slots.SLOTS) or not answer.get("at_head", True):
         with step("Migrate"):
             migrated = migrate(config.project)
-    if not changed.isdisjoint(slots.SLOTS):
+    if changed.difference(slots.LEFT_ALONE):
         rollout.roll_out(release, config)
     return release, not changed, migrated

@@ -107,7 +107,7 @@ def test_choice_of_stand_ins_is_added_to_dotenv(user_env: Path, monkeypatch: pyt
 
     user_env.write_text("DOMAIN=localhost")
     monkeypatch.setattr(dotenv, "FILE", user_env)
-    migrate = Service("", {}, {"PYTHON_IMAGE": "python:3.14-slim"}, 0, 0)
+    migrate = Service("", {}, {"PYTHON_IMAGE": "python:3.14-slim"}, 0, 0, {}, 1)
     images.base_images(config(services={"migrate": migrate}))
     assert user_env.read_text().startswith("DOMAIN=localhost\n")
     assert "\nPYTHON_IMAGE=stack-offline/python:3.14-slim\n" in user_env.read_text()

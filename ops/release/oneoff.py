@@ -1,0 +1,105 @@
+"""`./stack run -- COMMAND`, `shell` and `psql`: one program beside the app, with what the serving release has."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from ops.config import project_name
+from ops.database.switch import under_way
+from ops.release.slots import SNAPSHOT
+from ops.run import HERE, Stop, running
+
+RUNNER = "/opt/stack/bin/run"
+# In the image of an app there may be no better one.
+SHELL = ("sh", "-c", 'command -v bash > /dev/null && exec bash "$@"; exec sh "$@"', "sh")
+
+
+def run_program(command: list[str], owner: bool = False) -> None:
+    """Run the command in a container of its own, with the image and settings that serve. Raises Stop unless it is 0.
+
+    `owner`: as the role that owns the schema.
+    """
+    if not command:
+        raise Stop("Say what to run: ./stack run -- python -m shop.report", 2)
+    refuse_without_database()
+    project, service = project_name(), "run"
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(template(service, owner), file)
+        file.flush()
+        where = ("--project-name", project, "--project-directory", str(HERE), "--file", file.name)
+        attached("compose", *where, "run", "--rm", "--no-deps", *terminal(), service, *command)
+
+
+def template(service: str, owner: bool) -> dict[str, Any]:
+    """What serves, with a service that is like a slot, or for `owner` like the migration, and runs one program."""
+    if not SNAPSHOT.exists():
+        raise Stop("There is no release yet: `./stack up` makes the first.")
+    serving: dict[str, Any] = json.loads(SNAPSHOT.read_bytes())
+    like = {**serving["services"]["migrate" if owner else "app-1"], "init": True, "restart": "no", "scale": 0}
+    like.pop("build", None)
+    like.update(entrypoint=[RUNNER], command=None, depends_on={}, healthcheck={"disable": True})
+    serving["services"][service] = like
+    return serving
+
+
+def open_shell(owner: bool = False) -> None:
+    """A shell in the app's image, beside the app. Raises Stop unless it ends with 0."""
+    run_program(list(SHELL), owner)
+
+
+def open_psql(arguments: list[str], owner: bool = False) -> None:
+    """Postgres's own client, as the app's role. Raises Stop unless it ends with 0."""
+    refuse_without_database()
+    containers = running(project_name(), "postgres")
+    if not containers:
+        raise Stop("Postgres doesn't run: `./stack up` starts the stack.")
+    user = "owner" if owner else "app"
+    options = ("--interactive",) if terminal() else ("--interactive", "--tty")
+    attached("exec", *options, "--user", user, containers[0], "psql", "--dbname", "app", *arguments)
+
+
+def refuse_without_database() -> None:
+    """Raises Stop while a restore or an upgrade is under way: what is written then may be lost."""
+    journal = under_way()
+    if journal:
+        raise Stop(
+            f"`./stack {journal.verb}` is under way, and what a program writes now may be lost. Wait for its end."
+        )
+
+
+def terminal() -> tuple[str, ...]:
+    """Compose's option for a program that has no terminal."""
+    return () if sys.stdin.isatty() and sys.stdout.isatty() else ("-T",)
+
+
+def attached(*argv: str) -> None:
+    """Run docker with this terminal; its exit code is the program's. Raises Stop with it, unless it is 0."""
+    process = subprocess.Popen(["docker", *argv], cwd=HERE)
+    with passed_on(process):
+        code = process.wait()
+    if code:
+        raise Stop("", code if code > 0 else 128 - code)
+
+
+@contextlib.contextmanager
+def passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Signals are for the program: docker passes them on, and how it ends is its own business."""
+
+    def pass_on(number: int, _frame: object) -> None:
+        # A terminal's Ctrl-C reaches docker without us.
+        if number != signal.SIGINT or not sys.stdin.isatty():
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
