@@ -14,7 +14,7 @@ from ops.run import HERE, Stop, step
 
 
 def test(arguments: list[str]) -> None:
-    """The stack's tests, and those in tests/app; in CI the long ones too. Raises Stop."""
+    """The stack's tests, and those in tests/app. Raises Stop."""
     in_ci = bool(os.environ.get("CI"))
     quick = "--quick" in arguments
     left_out: list[str] = []
@@ -38,8 +38,6 @@ def test(arguments: list[str]) -> None:
                 print("Left out: the tests in a browser. Chromium can't be installed.", file=sys.stderr)
     sys.stderr.flush()
     os.chdir(HERE)
-    if in_ci and not quick:
-        arguments = ["--long", *arguments]
     # Shared out by tests/conftest.py: one waits for containers while another computes. The long ones wait most.
     workers = "3" if "--long" in arguments else "2"
     os.execv(python, [python, "-m", "pytest", "-n", workers, *left_out, *arguments])
