@@ -184,8 +184,14 @@ def changed(config: Config, release: str) -> set[str]:
     found, settings = now(config.project), settings_of_snapshot()
     wanted = {(service, image, settings[service]) for service, image in zip(names, ids)}
     as_wanted = {service for service, one in found.items() if (service, one.image, one.settings) in wanted}
-    well = {one for one in as_wanted if (serves(found[one]) if one in SLOTS else found[one].healthy)}
-    return names.keys() - well
+    return {one for one in names if one not in as_wanted or not as_it_should(found[one])}
+
+
+def as_it_should(found: Container) -> bool:
+    if found.service in SLOTS:
+        return serves(found)
+    # Nobody waits for the backups: a start would not make them well.
+    return found.running if found.service == "backup" else found.healthy
 
 
 def settings_of_snapshot() -> dict[str, str]:

@@ -34,7 +34,7 @@ def serves(repository: Repository, release: str) -> bool:
     return answers == {release} and set(repository.releases().values()) == {release}
 
 
-@pytest.mark.timeout(300 * ROUNDS)
+@pytest.mark.timeout(600 * ROUNDS)
 def test_deploys_and_rollbacks(repository: Repository, load: Load) -> None:
     """Two releases in turn, then back and back again: each answers alone from the moment its command returned."""
     [serving] = set(repository.releases().values())

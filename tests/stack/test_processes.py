@@ -28,7 +28,7 @@ services:
     labels: {stack.singleton: "true"}
     mem_limit: 128m
   mail:
-    image: ${PYTHON_IMAGE}
+    build: {context: ., dockerfile_inline: "FROM ${PYTHON_IMAGE}"}
     command: [python, -m, http.server, "8025"]
     networks: [web]
     mem_limit: 64m
