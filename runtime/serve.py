@@ -1,6 +1,5 @@
 """The command of a slot, PID 1: checks the settings, finds the app, and becomes the workers' supervisor."""
 
-import ipaddress
 import os
 import signal
 import socket
@@ -18,22 +17,6 @@ from .supervisor import SIGNALS, Supervisor
 PORT = 8001
 # The role that serves.
 ROLE = "app"
-
-
-def own_networks(proc: Path = Path("/proc/net")) -> "list[str]":
-    """The IPv4 networks that this container is on: Traefik's, whatever addresses Docker chose for it."""
-    networks = []
-    for line in (proc / "route").read_text().splitlines()[1:]:
-        _, destination, gateway, *_, mask, _, _, _ = line.split()
-        if gateway == "00000000" and destination != "00000000":
-            network, netmask = (ipaddress.IPv4Address(bytes.fromhex(word)[::-1]) for word in (destination, mask))
-            networks.append(str(ipaddress.IPv4Network(f"{network}/{netmask}")))
-    return networks
-
-
-def trusted(chosen: Settings) -> str:
-    """Who may say who the client is, as Uvicorn takes it."""
-    return chosen.forwarded_allow_ips or ",".join(filter(None, [*own_networks(), chosen.trusted_proxies]))
 
 
 def programs(chosen: Settings) -> "list[OnDemand]":
@@ -73,7 +56,7 @@ def main() -> int:
     from . import worker
 
     worker.share()
-    made = worker.config(worker.application(found, chosen), chosen, trusted(chosen))
+    made = worker.config(worker.application(found, chosen), chosen)
     # Bound, and listening only once a worker does: until then Traefik is refused and asks the other slot.
     listener = made.bind_socket()
     return Supervisor(

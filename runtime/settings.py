@@ -34,7 +34,7 @@ class Settings:
     workers: int | None = None
     # MiB that one worker may need of its own.
     worker_memory: int = limits.WORKER_MEMORY
-    # The networks that may say who the client is; None: the ones this container is on.
+    # Who may say who the client is: addresses and networks; None: Traefik.
     forwarded_allow_ips: str | None = None
     # The networks of proxies in front of Traefik, which it believes: their addresses are no client's.
     trusted_proxies: str | None = None

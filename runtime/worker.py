@@ -19,6 +19,7 @@ from .body import BodyLimit
 from .headers import Headers, documentation
 from .health import ASGIApp, Health
 from .limits import MIB
+from .peer import FromTraefik
 
 # What most apps import, and what survives a fork: memory that all workers share, where the app has it. Never the app's
 # own code: what it does at import, threads or a model on a GPU, may not survive one.
@@ -106,12 +107,13 @@ def application(found: find.Found, chosen: settings.Settings) -> Callable[[], AS
         app = find.load_or_exit(found)
         invalid.bound()
         around = BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit, chosen.worker_memory * MIB)
-        return Headers(Health(around), chosen.content_security_policy, set(documentation(app)))
+        made = Headers(Health(around), chosen.content_security_policy, set(documentation(app)))
+        return made if chosen.forwarded_allow_ips else FromTraefik(made, chosen.trusted_proxies)
 
     return make
 
 
-def config(app: Callable[[], ASGIApp], chosen: settings.Settings, forwarded_allow_ips: str) -> uvicorn.Config:
+def config(app: Callable[[], ASGIApp], chosen: settings.Settings) -> uvicorn.Config:
     made = uvicorn.Config(
         app,
         factory=True,
@@ -123,7 +125,9 @@ def config(app: Callable[[], ASGIApp], chosen: settings.Settings, forwarded_allo
         # Traefik logs every request; here it would cost a third of the speed.
         access_log=False,
         server_header=False,
-        forwarded_allow_ips=forwarded_allow_ips,
+        # Without the setting FromTraefik does it.
+        proxy_headers=bool(chosen.forwarded_allow_ips),
+        forwarded_allow_ips=chosen.forwarded_allow_ips,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=chosen.graceful_seconds,
     )

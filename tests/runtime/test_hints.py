@@ -44,7 +44,7 @@ def test_hint(capsys: pytest.CaptureFixture[str], words: str, hint: str | None) 
 
 async def served(app: Any, *requests: bytes) -> None:
     """What Uvicorn does with an app: it starts, answers these, and stops."""
-    made = worker.config(lambda: app, Settings(), "")
+    made = worker.config(lambda: app, Settings())
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(made)
         running = asyncio.create_task(server.serve([listener]))

@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime import serve
-from runtime.settings import Settings
 from tests.conftest import REPO
 
-ROUTE = """\
-Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
-eth0	00000000	010012AC	0003	0	0	0	00000000	0	0	0
-eth0	000012AC	00000000	0001	0	0	0	0000FFFF	0	0	0
-eth1	0000A8C0	00000000	0001	0	0	0	00F0FFFF	0	0	0
-"""
 # As runtime/install.py makes it.
 PROGRAM = """
 import sys
@@ -25,33 +17,6 @@ from runtime.serve import {function}
 sys.exit({function}())
 """
 APP = "from fastapi import FastAPI\napp = FastAPI()\n"
-
-
-def test_own_networks(tmp_path: Path) -> None:
-    """The networks that the container is on, not the way out of them."""
-    (tmp_path / "route").write_text(ROUTE)
-    assert serve.own_networks(tmp_path) == ["172.18.0.0/16", "192.168.0.0/20"]
-
-
-def test_no_network(tmp_path: Path) -> None:
-    """A container without a network trusts nobody."""
-    (tmp_path / "route").write_text(ROUTE.splitlines(keepends=True)[0])
-    assert serve.own_networks(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("chosen", "trusted"),
-    [
-        (Settings(), "172.18.0.0/16,192.168.0.0/20"),
-        # Proxies in front are no clients: they are passed over beside the container's own network.
-        (Settings(trusted_proxies="192.0.2.0/24"), "172.18.0.0/16,192.168.0.0/20,192.0.2.0/24"),
-        (Settings(forwarded_allow_ips="10.0.0.0/8"), "10.0.0.0/8"),
-    ],
-)
-def test_who_may_say_who_the_client_is(monkeypatch: pytest.MonkeyPatch, chosen: Settings, trusted: str) -> None:
-    """Who is on the container's networks, unless a setting names others."""
-    monkeypatch.setattr(serve, "own_networks", lambda: ["172.18.0.0/16", "192.168.0.0/20"])
-    assert serve.trusted(chosen) == trusted
 
 
 def run(function: str, folder: Path, app: str | None = APP, **environment: str) -> subprocess.CompletedProcess[str]:

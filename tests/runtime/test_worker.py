@@ -61,7 +61,7 @@ def test_threads_for_all_who_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_uvicorn_stops_before_docker_kills() -> None:
     """Drain, graceful shutdown and the supervisor's last second end before the grace period does."""
     chosen = Settings(drain_seconds=5, stop_grace_seconds=30)
-    graceful = worker.config(lambda: answering(200), chosen, "").timeout_graceful_shutdown
+    graceful = worker.config(lambda: answering(200), chosen).timeout_graceful_shutdown
     assert graceful
     assert chosen.drain_seconds + graceful + AT_ONCE < 30
 
@@ -70,7 +70,7 @@ def test_idle_connections_are_traefiks_to_close() -> None:
     """Uvicorn keeps them for longer, or a request would meet one that is just being closed."""
     line = next(line for line in (REPO / "traefik/dynamic/app.yaml").read_text().splitlines() if "idleConn" in line)
     traefik = int(line.split(":")[1].strip().rstrip("s"))
-    assert worker.config(lambda: answering(200), Settings(), "").timeout_keep_alive > traefik
+    assert worker.config(lambda: answering(200), Settings()).timeout_keep_alive > traefik
 
 
 def make(name: str, text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> ASGIApp:

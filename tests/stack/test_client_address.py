@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.stack.echo import Echo
-from tests.stack.stacks import run
+from tests.stack.stacks import inspect, run
 
 FORGED = "198.51.100.66"
 
@@ -167,3 +167,45 @@ def test_rate_limit_by_network(echo: Echo, neighbour: str) -> None:
         assert echo.ask()["scheme"] == "https"
     finally:
         echo.recreate("traefik")
+
+
+DIRECTLY = """
+import json, sys, urllib.request
+told = {"X-Forwarded-For": "198.51.100.66", "X-Forwarded-Proto": "https"}
+request = urllib.request.Request(sys.argv[1], headers=told)
+print(json.dumps(json.load(urllib.request.urlopen(request, timeout=10))))
+"""
+
+
+def address(echo: Echo, container: str) -> str:
+    """Its address on the network of Traefik and the slots."""
+    found: str = inspect(container)["NetworkSettings"]["Networks"][f"{echo.project}_web"]["IPAddress"]
+    return found
+
+
+@pytest.fixture
+def beside(echo: Echo) -> Iterator[str]:
+    """A container of somebody's on that network, made while Traefik is away, whose address it may get."""
+    name, network = f"{echo.project}-beside", f"{echo.project}_web"
+    echo.compose("rm", "--stop", "--force", "traefik")
+    sleep = ("--entrypoint", "python", f"{echo.project}-app:latest", "-c", "import time; time.sleep(600)")
+    run("docker", "run", "--detach", "--init", "--name", name, "--network", network, *sleep)
+    try:
+        echo.recreate("traefik")
+        yield name
+    finally:
+        run("docker", "rm", "--force", name)
+        echo.recreate("traefik")
+
+
+def test_only_traefik_is_believed(echo: Echo, beside: str) -> None:
+    """Neither a container on the slots' network nor the host says who the client is; Traefik does, wherever it is."""
+    slot = address(echo, echo.container("app-1"))
+    said = json.loads(run("docker", "exec", beside, "python", "-c", DIRECTLY, f"http://{slot}:8000/"))
+    assert (said["client"], said["scheme"]) == (address(echo, beside), "http")
+    said = json.loads(run(sys.executable, "-c", DIRECTLY, f"http://{slot}:8000/"))
+    assert said["client"] not in (FORGED, address(echo, echo.container("traefik")))
+    assert said["scheme"] == "http"
+    for _ in range(4):
+        saw = echo.ask()
+        assert (saw["client"], saw["scheme"]) == (echo.gateway(), "https")

@@ -1,0 +1,57 @@
+"""Whom a slot believes when a request says where it comes from: Traefik alone.
+
+Not its network, where other containers may be, and whose gateway is the host. Traefik may have another address after
+a restart, so its name is looked up: in Docker's own DNS, which no other container can answer for.
+"""
+
+import asyncio
+import socket
+import time
+from math import inf
+from typing import Any
+
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from .health import ASGIApp, Receive, Scope, Send
+
+# The service in compose.yaml.
+NAME = "traefik"
+# Seconds for which an address is taken for Traefik's: later it may be another container's.
+KEPT = 5
+# Seconds for a look, which takes a millisecond while Docker's DNS is well.
+PATIENCE = 1
+
+
+class FromTraefik:
+    """Hands a request of Traefik's on as its client's; `proxies`, with commas, are no clients. Others as they came."""
+
+    def __init__(self, app: ASGIApp, proxies: str | None, name: str = NAME) -> None:
+        # Uvicorn has names of its own for the same types.
+        self.app: Any = app
+        self.proxies = [proxies] if proxies else []
+        self.name = name
+        self.addresses: set[str] = set()
+        self.believing: Any = app
+        self.asked = -inf
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
+        if scope["type"] != "lifespan" and scope.get("client"):
+            peer = scope["client"][0]
+            if peer not in self.addresses or time.monotonic() - self.asked > KEPT:
+                await self.look()
+            if peer in self.addresses:
+                app = self.believing
+        await app(scope, receive, send)
+
+    async def look(self) -> None:
+        """Ask where Traefik is. Without an answer it is where it was: an engine that restarts takes its DNS along."""
+        self.asked = time.monotonic()
+        looking = asyncio.get_running_loop().getaddrinfo(self.name, None, family=socket.AF_INET)
+        try:
+            found = {str(one[4][0]) for one in await asyncio.wait_for(looking, PATIENCE)}
+        except (OSError, asyncio.TimeoutError):
+            return
+        if found != self.addresses:
+            self.addresses = found
+            self.believing = ProxyHeadersMiddleware(self.app, ",".join([*found, *self.proxies]))

@@ -1,0 +1,31 @@
+import pytest
+
+from runtime.health import Receive, Scope, Send
+from runtime.peer import FromTraefik
+from tests.runtime.asgi import answering, ask
+
+TOLD = [("x-forwarded-for", "203.0.113.9, 192.0.2.5"), ("x-forwarded-proto", "https")]
+
+
+@pytest.mark.parametrize(
+    ("name", "peer", "seen"),
+    [
+        ("localhost", "127.0.0.1", ("203.0.113.9", "https")),
+        # A neighbour, the host, and a proxy that comes past Traefik.
+        ("localhost", "127.0.0.2", ("127.0.0.2", None)),
+        ("localhost", "192.0.2.5", ("192.0.2.5", None)),
+        ("nobody.invalid", "127.0.0.1", ("127.0.0.1", None)),
+    ],
+)
+def test_who_may_say_who_the_client_is(name: str, peer: str, seen: tuple[str, str | None]) -> None:
+    """Who has Traefik's name, and nobody else: not the proxies in front of it either, which are no clients."""
+    saw = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        saw.append((scope["client"][0], scope.get("scheme")))
+        await answering(200)(scope, receive, send)
+
+    believing = FromTraefik(app, "192.0.2.0/24", name)
+    for _ in range(2):
+        assert ask(believing, headers=TOLD, client=peer).error is None
+    assert saw == [seen, seen]
