@@ -67,10 +67,13 @@ class Echo(Clone):
         run("chmod", "-R", "a+rX", str(folder / "traefik"))
 
     def recreate(self, *services: str, **settings: str) -> None:
-        """These services again, with other settings until the next time."""
+        """These services again, with other settings until the next time, and an answer from both slots."""
+        self.start(*services, **settings)
+        wait_until(self.both_slots_answer)
+
+    def start(self, *services: str, **settings: str) -> None:
         argv = ("docker", "compose", "--env-file", str(self.env_file), "up", "--detach", "--wait", "--no-deps")
         run(*argv, *services, cwd=self.folder, env={**CLEAN, **settings})
-        wait_until(self.both_slots_answer)
 
     def gateway(self) -> str:
         """Who a client on this machine is, seen from Traefik."""
@@ -102,7 +105,7 @@ class Echo(Clone):
         return re.findall(r"^saw (.*)$", "\n".join(logs), re.MULTILINE)
 
 
-def everything(connection: ssl.SSLSocket, seconds: float = 2) -> bytes:
+def everything(connection: socket.socket, seconds: float = 2) -> bytes:
     """What comes until the other side closes, or says nothing for so long."""
     connection.settimeout(seconds)
     received = b""

@@ -3,13 +3,15 @@
 import json
 import os
 import shutil
+import socket
+import ssl
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 from tests.stack.echo import Echo
-from tests.stack.stacks import inspect, run
+from tests.stack.stacks import inspect, run, wait_until
 
 FORGED = "198.51.100.66"
 
@@ -156,17 +158,71 @@ for n in 5 * list(range(2, 16)):
 """
 
 
-def test_rate_limit_by_network(echo: Echo, neighbour: str) -> None:
-    """One customer has 2**64 addresses of IPv6: they count as one client, and others are not held to it."""
+@pytest.mark.parametrize("proxies", ["", "192.0.2.0/24"], ids=["no proxy", "past the proxy"])
+def test_rate_limit_by_network(echo: Echo, neighbour: str, proxies: str) -> None:
+    """One customer has 2**64 addresses of IPv6: they count as one client, and others are not held to it.
+
+    Nor where proxies are named, and these clients come past them.
+    """
     for n in range(3, 16):
         run("ip", "-n", neighbour, "address", "add", f"fd5b:6c0a:ffff::{n:x}/64", "dev", "eth0", "nodad")
-    echo.recreate("traefik", RATE_LIMIT="10")
+    echo.recreate("traefik", RATE_LIMIT="10", TRUSTED_PROXIES=proxies)
     try:
         argv = (sys.executable, "-c", FROM_MANY, "fd5b:6c0a:ffff::1", str(echo.https_port))
         assert "429" in run("ip", "netns", "exec", neighbour, *argv).split()
         assert echo.ask()["scheme"] == "https"
     finally:
         echo.recreate("traefik")
+
+
+def check(echo: Echo, door: str, host: str, name: str | None = None, **headers: str) -> int:
+    """The status that a load balancer's check of `/health` gets: 0 where there is no connection."""
+    context = ssl._create_unverified_context()  # noqa: S323 - self-signed
+    port = echo.https_port if door == "https" else echo.http_port
+    with socket.create_connection(("127.0.0.1", port), 10) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname=name) if door == "https" else plain as connection:
+                lines = [f"Host: {host}", *(f"{header}: {value}" for header, value in headers.items())]
+                connection.sendall("\r\n".join(["GET /health HTTP/1.1", *lines, "Connection: close", "", ""]).encode())
+                return int(connection.recv(12).split()[1])
+        except ssl.SSLError:
+            return 0
+
+
+# How a load balancer may ask: by HTTP or HTTPS, by address or by name, with another name in the handshake or none.
+CHECKS = [
+    ("http", "192.0.2.1", None),
+    ("http", "app.test", None),
+    ("https", "192.0.2.1", None),
+    ("https", "app.test", None),
+    ("https", "192.0.2.1", "app.test"),
+    ("https", "app.test", "app.test"),
+    ("https", "app.test", "other.test"),
+]
+
+
+@pytest.fixture
+def public(echo: Echo) -> Iterator[Echo]:
+    yield echo
+    echo.recreate("traefik")
+
+
+@pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "anyone"])
+def test_check_of_a_load_balancer(public: Echo, trusted: bool) -> None:
+    """`/health` answers TRUSTED_PROXIES however they name it, over the limits, too; nobody else."""
+    proxies = f"{public.gateway()}/32" if trusted else "192.0.2.0/24"
+    public.start("traefik", DOMAIN="app.test", TRUSTED_PROXIES=proxies, RATE_LIMIT="1")
+    wait_until(lambda: check(public, "https", "app.test", "app.test") == 200)
+    if trusted:
+        found = {one: [check(public, *one) for _ in range(5)] for one in CHECKS}
+        assert found == dict.fromkeys(CHECKS, [200] * 5)
+        # For a client of the proxy's it is a request like any other.
+        assert check(public, "https", "192.0.2.1", **{"X-Forwarded-For": FORGED}) == 404
+        assert check(public, "http", "192.0.2.1", **{"X-Forwarded-For": FORGED}) == 301
+    else:
+        assert check(public, "https", "192.0.2.1") == 404
+        assert check(public, "http", "192.0.2.1") == 301
+        assert 429 in [check(public, "https", "app.test", "app.test") for _ in range(10)]
 
 
 DIRECTLY = """

@@ -2,6 +2,8 @@
 
 import contextlib
 import http.client
+import re
+import socket
 import ssl
 import threading
 import time
@@ -9,6 +11,7 @@ import time
 import httpx2
 import pytest
 
+from tests.stack.echo import everything
 from tests.stack.stacks import Stack
 
 
@@ -34,6 +37,33 @@ def test_http_redirects_to_https(stack: Stack) -> None:
     answer = httpx2.get(f"http://localhost:{stack.http_port}/notes?limit=1")
     assert answer.status_code in (301, 308)
     assert answer.headers["Location"] == f"{stack.address}/notes?limit=1"
+
+
+@pytest.mark.parametrize(
+    ("line", "host", "place"),
+    [
+        ("GET /x?y=1", "[::1]:{port}", "[::1]:{https}/x?y=1"),
+        ("GET /x", "[::1]", "[::1]:{https}/x"),
+        ("GET /x", "app.test:81", "app.test:{https}/x"),
+        ("GET /x", "app.test:", "app.test:{https}/x"),
+        ("GET http://app.test:81/x", "other.test", "app.test:{https}/x"),
+        ("GET //other.test/x", "app.test", "app.test:{https}/other.test/x"),
+        ("GET /x", "::1", None),
+        ("GET /x", "a:b:c", None),
+        ("GET /x", "user@app.test", None),
+        ("GET /x", "", None),
+    ],
+)
+def test_redirect_of_any_host(stack: Stack, line: str, host: str, place: str | None) -> None:
+    """Whatever Host says, the port is left out, and an address of IPv6 kept; a Host that is none gets a 4xx."""
+    ports = {"port": stack.http_port, "https": stack.https_port}
+    with socket.create_connection(("127.0.0.1", stack.http_port), 10) as connection:
+        connection.sendall(f"{line} HTTP/1.1\r\nHost: {host.format(**ports)}\r\nConnection: close\r\n\r\n".encode())
+        status, _, rest = everything(connection).decode().partition("\r\n")
+    if place is None:
+        assert re.match(r"HTTP/1\.1 4\d\d ", status)
+    else:
+        assert re.findall(r"^Location: (.*)\r$", rest, re.MULTILINE) == [f"https://{place.format(**ports)}"]
 
 
 @pytest.mark.parametrize("path", ["/live", "/ready", "//ready", "/%72eady", "/x/../ready", "/ready?x", "/./live"])
