@@ -16,32 +16,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ops import dotenv
-from ops.run import Stop, compose
+from ops.run import HERE, Stop, compose
 
-HOST = r"(?!-)[a-z0-9-]+(\.[a-z0-9-]+)*"
 NUMBER = r"[1-9]\d{0,8}"
-# What a setting may be that no program in a container refuses, and that in words. Traefik would only log a wrong one.
+# What a setting may be that no program in a container refuses, and that in words; traefik/settings has Traefik's.
 ALLOWED = {
     "DEPLOY_TIMEOUT": (NUMBER, "a whole number of seconds"),
     "HTTP_PORT": (r"\d{1,5}", "the number of one port"),
-    "HTTPS_PORT": (r"\d{1,5}", "the number of one port"),
-    "DOMAIN": (rf"{HOST}(,{HOST})*", "a host name in lower case, like app.example.com, or several with commas"),
     "STATEMENT_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
     "LOCK_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
     "IDLE_TRANSACTION_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
     "MIGRATE_DEADLINE": (r"(\d{1,5}(\.\d+)?)?", "a number of seconds, a day at most"),
-    "ALIASES": (r"redirect|serve", "redirect or serve"),
-    "ACME_EMAIL": (r"[^@\s,]+@[\w-]+(\.[\w-]+)+|", "an address like you@example.com, or nothing"),
-    "ACME_CA": (r"https://\S+", "the https:// address of an ACME directory"),
-    "ACME_PROFILE": (r"[\w.-]*", "a profile that the authority lists"),
-    "CERTIFICATE_HOURS": (NUMBER, "a whole number of hours"),
-    "CERTIFICATE_RETRY_SECONDS": (NUMBER, "a whole number of seconds"),
-    "HEADER_LIMIT": (NUMBER, "a whole number of bytes"),
-    "READ_TIMEOUT": (NUMBER, "a whole number of seconds"),
-    "WRITE_TIMEOUT": (r"\d{1,9}", "a whole number of seconds; 0 is no limit"),
-    "IN_FLIGHT_LIMIT": (NUMBER, "a whole number of requests"),
-    "CLIENT_IN_FLIGHT_LIMIT": (NUMBER, "a whole number of requests"),
-    "RATE_LIMIT": (rf"{NUMBER}|", "a whole number of requests a second, or nothing"),
 }
 # Where the stack's own Postgres listens.
 OWN_SOCKET = "host=/var/run/postgresql"
@@ -53,18 +38,8 @@ ROLE, SINGLETON = "stack.role", "stack.singleton"
 CONNECTIONS = "stack.connections"
 # Bytes that any container needs.
 LEAST = 32 * 2**20
-# Where Traefik's environment has it under a name of Traefik's.
+# Traefik's own names begin with this, for what it asks an authority.
 ACME = "TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_"
-ENTRY = "TRAEFIK_ENTRYPOINTS_WEBSECURE_"
-NAMED = {
-    "ACME_EMAIL": f"{ACME}EMAIL",
-    "ACME_CA": f"{ACME}CASERVER",
-    "ACME_PROFILE": f"{ACME}PROFILE",
-    "CERTIFICATE_HOURS": f"{ACME}CERTIFICATESDURATION",
-    "HEADER_LIMIT": f"{ENTRY}HTTP_MAXHEADERBYTES",
-    "READ_TIMEOUT": f"{ENTRY}TRANSPORT_RESPONDINGTIMEOUTS_READTIMEOUT",
-    "WRITE_TIMEOUT": f"{ENTRY}TRANSPORT_RESPONDINGTIMEOUTS_WRITETIMEOUT",
-}
 # Let's Encrypt's profiles and the hours that their certificates last: https://letsencrypt.org/docs/profiles/
 PROFILES = {"classic": 2160, "tlsserver": 1080, "shortlived": 160}
 
@@ -223,10 +198,10 @@ def whole(name: str, slot: dict[str, str]) -> int | None:
 
 def check_values(environment: dict[str, str]) -> None:
     """Traefik's environment, as compose.yaml makes it, and what else is in ALLOWED. Raises Stop with 2."""
-    for setting, (pattern, allowed) in ALLOWED.items():
-        value = environment[NAMED.get(setting, setting)]
-        if not re.fullmatch(pattern, value):
-            raise Stop(f"{setting}={value} is wrong: {allowed}.", 2)
+    traefiks = [line.split(maxsplit=3) for line in (HERE / "traefik/settings").read_text("utf-8").splitlines()]
+    for setting, variable, pattern, words in [*([name, name, *ours] for name, ours in ALLOWED.items()), *traefiks]:
+        if setting != "#" and not re.fullmatch(pattern, environment[variable]):
+            raise Stop(f"{setting}={environment[variable]} is wrong: {words}.", 2)
     for network in filter(None, environment["TRUSTED_PROXIES"].split(",")):
         try:
             ipaddress.ip_network(network)

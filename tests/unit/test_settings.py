@@ -31,6 +31,16 @@ def test_one_list_of_settings() -> None:
     assert listed_in_example() == used_by_compose()
 
 
+def test_every_setting_of_traefik_is_checked() -> None:
+    """traefik/settings says of each that Traefik's configuration reads what it may be, and in which variable it is."""
+    text = (REPO / "traefik/static.env").read_text()
+    lines = [line.split(maxsplit=3) for line in (REPO / "traefik/settings").read_text().splitlines()]
+    checked = {setting: variable for setting, variable, *_ in lines if setting != "#"}
+    assert set(checked) == set(re.findall(r"\$\{([A-Z0-9_]+)", text))
+    for setting, variable in checked.items():
+        assert re.search(rf"^{variable}=.*\$\{{{setting}\b", text, re.MULTILINE)
+
+
 def test_every_setting_of_the_code_reaches_it() -> None:
     """compose.yaml hands each setting of the code to a slot or to migrate, and each with the prefix."""
     compose: Any = yaml.safe_load((REPO / "compose.yaml").read_text())
