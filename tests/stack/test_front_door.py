@@ -183,3 +183,20 @@ def test_routes_with_a_mistake(echo: Echo) -> None:
     finally:
         routes.unlink()
     wait_until(echo.both_slots_answer)
+
+
+def test_own_log_of_traefik(echo: Echo) -> None:
+    """What Traefik says of itself is in a file without the requests, whose flood pushes it out of Docker's log."""
+    traefik, odd = echo.container("traefik"), echo.folder / "traefik/dynamic/odd.yaml"
+    said = "odd.yaml: yaml: "
+    try:
+        odd.write_text("http: {routers: [")
+        odd.chmod(0o644)
+        wait_until(lambda: said in run("docker", "logs", traefik))
+    finally:
+        odd.unlink()
+    assert echo.both_slots_answer()
+    kept = run("docker", "exec", traefik, "cat", "/acme/traefik.log")
+    assert said in kept
+    assert "RequestPath" in run("docker", "logs", traefik)
+    assert "RequestPath" not in kept
