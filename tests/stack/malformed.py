@@ -139,7 +139,8 @@ BROKEN_OFF = {
 
 # Read in the one way that the standard leaves, or allows: the app gets one request, cleaned, and nothing after it.
 CLEANED = {
-    # RFC 9112, 6.1: Transfer-Encoding wins, and the connection is closed after the answer.
+    # RFC 9112, 6.1: Transfer-Encoding wins. Against it Go's server, and so Traefik, does not close the connection after
+    # the answer: the next request begins where the chunks end.
     "CL and TE": post(b"Content-Length: 4", CHUNKED, body=b"5\r\nhello\r\n0\r\n\r\n"),
     # RFC 9110, 8.6: the same number twice is one number.
     "CL CL same": post(b"Content-Length: 5", b"Content-Length: 5", body=b"hello"),
