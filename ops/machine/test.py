@@ -38,9 +38,8 @@ def test(arguments: list[str]) -> None:
                 print("Left out: the tests in a browser. Chromium can't be installed.", file=sys.stderr)
     sys.stderr.flush()
     os.chdir(HERE)
-    # Shared out by tests/conftest.py: one waits for containers while another computes. The long ones wait most.
-    workers = "3" if "--long" in arguments else "2"
-    os.execv(python, [python, "-m", "pytest", "-n", workers, *left_out, *arguments])
+    # Three workers for two CPUs, shared out by tests/conftest.py: most of the time they wait for containers.
+    os.execv(python, [python, "-m", "pytest", "-n", "3", *left_out, *arguments])
 
 
 def ensure_venv() -> str:
