@@ -12,7 +12,7 @@ from tests.stack.load import none_fails
 from tests.stack.stacks import Clone, base_images, free_ports, run, wait_until
 
 pytestmark = pytest.mark.timeout(600)
-NAME = "stack-test-registry"
+IMAGE = "stack-offline/test-registry:forky"
 # One that does not know `aliasHeadersStrategy`.
 OLD_TRAEFIK = "3.7.10"
 
@@ -36,22 +36,22 @@ class Registry:
 def registry() -> Iterator[Registry]:
     if not exists(BASE):
         build_base()
-    run("docker", "build", "--quiet", "--build-arg", f"BASE={BASE}", "--tag", NAME, str(REPO / "tests/stack/registry"))
+    run("docker", "build", "--quiet", "--build-arg", f"BASE={BASE}", "--tag", IMAGE, str(REPO / "tests/stack/registry"))
     [port] = free_ports(1)
-    address = f"localhost:{port}"
+    name, address, published = f"stack-test-registry-{port}", f"localhost:{port}", f"127.0.0.1:{port}:5000"
     images = {setting: f"{address}/{setting.lower()}:1" for setting in base_images()}
     try:
-        run(
-            "docker", "run", "--detach", "--rm", "--name", f"{NAME}-{port}", "--publish", f"127.0.0.1:{port}:5000", NAME
-        )
+        run("docker", "run", "--detach", "--rm", "--name", name, "--publish", published, IMAGE)
         wait_until(lambda: "{}" in run("curl", "--silent", f"http://{address}/v2/", check=False))
         for setting, image in images.items():
             run("docker", "tag", base_images()[setting], image)
             run("docker", "push", "--quiet", image)
         yield Registry(address, images)
     finally:
-        run("docker", "rm", "--force", "--volumes", f"{NAME}-{port}", check=False)
-        run("docker", "image", "rm", "--force", *images.values(), check=False)
+        run("docker", "rm", "--force", "--volumes", name, check=False)
+        pulled = ("--digests", "--format", "{{.Repository}}@{{.Digest}}", f"{address}/*")
+        left = [one for one in run("docker", "image", "ls", *pulled).split() if "<none>" not in one]
+        run("docker", "image", "rm", "--force", *images.values(), *left, check=False)
 
 
 @pytest.fixture(scope="module")
