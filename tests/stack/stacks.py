@@ -165,12 +165,13 @@ class Stack:
         ours = ("--filter", f"label=com.docker.compose.project={self.project}", "--filter", "status=created")
         for left in run("docker", "ps", "--all", "--quiet", *ours).split():
             run("docker", "rm", "--force", left, check=False)
-        self.compose("down", "--volumes", "--remove-orphans", "--rmi", "all", "--timeout", "0", check=False)
-        for release in run(
-            "docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{self.project}-app"
-        ).split():
-            run("docker", "image", "rm", "--force", release)
+        # Not by --rmi: a service of a test's may run a base image, which others need.
+        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "0", check=False)
         label = f"label=com.docker.compose.project={self.project}"
+        built = ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", label)
+        for image in run(*built).split():
+            if "<none>" not in image:
+                run("docker", "image", "rm", "--force", image, check=False)
         prune("image", label)
         # Those that a restore left in favour of another.
         prune("volume", label, "--all")
