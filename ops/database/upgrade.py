@@ -13,7 +13,7 @@ from ops.machine.checks import configuration
 from ops.machine.images import base_images
 from ops.machine.install import ensure_docker
 from ops.release import slots
-from ops.release.build import build_all
+from ops.release.build import build, release_to_serve
 from ops.run import ONE_SHOT, Stop, compose_json, confirm, step
 from ops.words import size
 
@@ -32,7 +32,9 @@ def upgrade(yes: bool) -> None:
             raise Stop("Postgres and its backups must run to be upgraded: ./stack up, with POSTGRES_IMAGE as it was.")
         try:
             with step("Build the images"):
-                release = build_all(config.project)
+                # Not Traefik's, which would start anew for it.
+                build(*SERVICES)
+                release = release_to_serve(config.project)
             majors = versions(config)
             assert majors
             new = f"{config.project}_postgres-{majors[1]}-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"

@@ -98,8 +98,9 @@ def check_room() -> None:
 
 def check_ports(config: Config) -> None:
     """Raises Stop where another program has one."""
+    ours = published(config.project)
     for port in config.ports:
-        if port in published(config.project):
+        if port in ours:
             continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

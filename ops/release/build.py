@@ -65,6 +65,11 @@ def build_all(project: str) -> str:
         build(*LEFT_ALONE)
         if made := made_of():
             dotenv.replace_file(BUILT, made)
+    return release_to_serve(project)
+
+
+def release_to_serve(project: str) -> str:
+    """The release that serves; where there is none, or its image is gone, that of this checkout, built. Raises Stop."""
     release = releases.current()
     if not release or not releases.image_id(project, release):
         return build_release(project)

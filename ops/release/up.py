@@ -65,7 +65,7 @@ def up() -> None:
             owner.remember(config.project)
         else:
             slots.keep(config.project, release)
-        processes.remove_others(config)
+            processes.remove_others(config)
     wait_for_certificates(config, since)
     print(f"\n{config.address}")
     ours, row = (
@@ -144,7 +144,8 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool, bool]:
         if changed and own:
             check_settings(config, release, "backup", ("settings",))
         check_store(config)
-    forget_stuck(config.project)
+    if "traefik" in changed:
+        forget_stuck(config.project)
     if own and not changed.isdisjoint(slots.LEFT_ALONE):
         refuse_empty(config)
     if config.accessories:

@@ -84,7 +84,7 @@ def test_another_project_on_the_volume_is_refused(moved: Clone) -> None:
     """POSTGRES_VOLUME in a copied .env: the two servers would not see each other's processes."""
     other = ("--project-name", f"{moved.project}-other")
     try:
-        said = moved.compose(*other, "up", "--detach", "--wait", "postgres", check=False)
+        said = moved.compose(*other, "up", "--build", "--detach", "--wait", "postgres", check=False)
         assert "is unhealthy" in said or "exited" in said
         log = moved.compose(*other, "logs", "postgres")
         assert f"of the project {moved.project}, since 20" in log
@@ -102,7 +102,7 @@ def test_volume_of_a_mistyped_name(moved: Clone) -> None:
         env.write(f"POSTGRES_VOLUME={moved.project}_mistyped\n")
     other = ("--project-name", f"{moved.project}-other")
     try:
-        moved.compose(*other, "up", "--detach", "--wait", "postgres", check=False)
+        moved.compose(*other, "up", "--build", "--detach", "--wait", "postgres", check=False)
         sentence = f"POSTGRES_VOLUME={moved.project}_mistyped names a volume that holds no database"
         assert sentence in moved.compose(*other, "logs", "postgres")
     finally:

@@ -75,8 +75,9 @@ def test_pools_take_no_more_than_planned(stack: Stack, client: httpx2.Client) ->
         while blocked.is_alive():
             held.append(int(psql(stack, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'")))
         assert set(waiting) <= {200, 201, 503}
-    # The pools of all four workers, 15 each, are full, or nearly: which worker takes a request is chance.
-    assert 45 <= max(held) <= 60
+    # The pools of all four workers, 15 each, are full, or nearly: which worker takes a request is chance. And each slot
+    # has one for `/health`, while somebody asks.
+    assert 45 <= max(held) <= 62
     assert client.get("/notes").status_code == 200
 
 
