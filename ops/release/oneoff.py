@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
+from ops import dotenv
 from ops.config import project_name
 from ops.database.switch import under_way
 from ops.release.slots import SNAPSHOT
-from ops.run import HERE, Stop, running
+from ops.run import HERE, Stop, docker, handling, running
 
 RUNNER = "/opt/stack/bin/run"
 # In the image of an app there may be no better one.
@@ -34,7 +33,9 @@ def run_program(command: list[str], owner: bool = False) -> None:
         json.dump(template(service, owner), file)
         file.flush()
         where = ("--project-name", project, "--project-directory", str(HERE), "--file", file.name)
-        attached("compose", *where, "run", "--rm", "--no-deps", *terminal(), service, *command)
+        name = f"{project}-run-{os.getpid()}"
+        once = ("--rm", "--no-deps", "--name", name, *terminal())
+        attached("compose", *where, "run", *once, service, *command, container=name)
 
 
 def template(service: str, owner: bool) -> dict[str, Any]:
@@ -57,6 +58,8 @@ def open_shell(owner: bool = False) -> None:
 def open_psql(arguments: list[str], owner: bool = False) -> None:
     """Postgres's own client, as the app's role. Raises Stop unless it ends with 0."""
     refuse_without_database()
+    if not dotenv.own_postgres():
+        raise Stop("DATABASE_URL names another Postgres, and this is for the stack's own: use that one's client.", 2)
     containers = running(project_name(), "postgres")
     if not containers:
         raise Stop("Postgres doesn't run: `./stack up` starts the stack.")
@@ -79,27 +82,20 @@ def terminal() -> tuple[str, ...]:
     return () if sys.stdin.isatty() and sys.stdout.isatty() else ("-T",)
 
 
-def attached(*argv: str) -> None:
-    """Run docker with this terminal; its exit code is the program's. Raises Stop with it, unless it is 0."""
-    process = subprocess.Popen(["docker", *argv], cwd=HERE)
-    with passed_on(process):
+def attached(*argv: str, container: str | None = None) -> None:
+    """Run docker with this terminal; its exit code is the program's. Raises Stop with it, unless it is 0.
+
+    `container`: whose program gets the signals; Compose would leave it, and end.
+    """
+    # A terminal's Ctrl-C must reach the program alone. With a terminal of its own it does.
+    process = subprocess.Popen(["docker", *argv], cwd=HERE, start_new_session=bool(terminal()))
+
+    def pass_on(number: int, _frame: object) -> None:
+        kill = ("kill", "--signal", str(int(number)))
+        if not container or docker(*kill, container, check=False).returncode:
+            process.send_signal(number)
+
+    with handling(pass_on):
         code = process.wait()
     if code:
         raise Stop("", code if code > 0 else 128 - code)
-
-
-@contextlib.contextmanager
-def passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Signals are for the program: docker passes them on, and how it ends is its own business."""
-
-    def pass_on(number: int, _frame: object) -> None:
-        # A terminal's Ctrl-C reaches docker without us.
-        if number != signal.SIGINT or not sys.stdin.isatty():
-            process.send_signal(number)
-
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,9 +2,7 @@
 
 import os
 import re
-import shutil
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 
 from tests.conftest import REPO
 from tests.stack.backups import ok
+from tests.stack.beside import Beside
 from tests.stack.load import Load
 from tests.stack.stacks import Clone, run, wait_until
 
@@ -45,28 +44,12 @@ KINDS = {
 }
 
 
-class Beside(Clone):
-    """A clone, with the app in a folder of its own beside it."""
+class OfKind(Beside):
+    """One of KINDS."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        kind = KINDS[name]
-        self.kind, self.app = kind, folder.parent / kind.folder
-        shutil.copytree(APPS / kind.folder, self.app)
-        # The load is one client, and many requests wait at one time on a busy machine.
-        super().__init__(folder, f"app-{name}", CLIENT_IN_FLIGHT_LIMIT="500", **kind.settings)
-        (folder / "app.env").write_text(kind.own)
-        self.git("init", "--quiet")
-        self.commit()
-
-    def git(self, *arguments: str) -> None:
-        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
-        run("git", *who, *arguments, cwd=self.app)
-
-    def commit(self) -> None:
-        """A release of the app."""
-        (self.app / "release.txt").write_text(f"{time.time_ns()}\n")
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", "A release")
+        self.kind = KINDS[name]
+        super().__init__(folder, f"app-{name}", self.kind.folder, self.kind.own, **self.kind.settings)
 
 
 @pytest.fixture(
@@ -77,9 +60,9 @@ class Beside(Clone):
         *(pytest.param(one, marks=pytest.mark.long) for one in ("pages", "single", "factory", "elsewhere")),
     ],
 )
-def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
+def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfKind]:
     """The app, served."""
-    made = Beside(tmp_path_factory.mktemp(request.param) / "stack", request.param)
+    made = OfKind(tmp_path_factory.mktemp(request.param) / "stack", request.param)
     made.remove()
     image = f"{made.project}-built:1"
     try:
@@ -98,7 +81,7 @@ def python_image(clone: Clone) -> str:
     return f"PYTHON_IMAGE={clone.settings['PYTHON_IMAGE']}"
 
 
-def test_serves(beside: Beside) -> None:
+def test_serves(beside: OfKind) -> None:
     """It came up with those lines in .env and app.env alone, and has its database, migrated."""
     with beside.client() as client:
         assert client.get("/").status_code == 200
@@ -114,7 +97,7 @@ def test_serves(beside: Beside) -> None:
         assert beside.psql("SELECT count(*) > 0 FROM thing" + "s" * (beside.kind.folder == "feed")) == "t"
 
 
-def test_deploy_drops_no_request(beside: Beside) -> None:
+def test_deploy_drops_no_request(beside: OfKind) -> None:
     """A release of the app alone, under load; it is named after the app's own revision."""
     beside.commit()
     with Load(beside.address, paths=("/", "/things")) as load:
@@ -126,7 +109,7 @@ def test_deploy_drops_no_request(beside: Beside) -> None:
         assert revision in beside.stack("releases").stdout
 
 
-def test_killed_worker(beside: Beside) -> None:
+def test_killed_worker(beside: OfKind) -> None:
     """Another takes its place; nobody else notices."""
     before = beside.workers("app-1")
     os.kill(before[0], signal.SIGKILL)
@@ -134,7 +117,7 @@ def test_killed_worker(beside: Beside) -> None:
     wait_until(beside.both_slots_answer)
 
 
-def test_pages(beside: Beside) -> None:
+def test_pages(beside: OfKind) -> None:
     """HTML keeps the policy that the app sends with it, what it loads is there, and an upload lands in its folder."""
     if beside.kind.folder != "pages":
         pytest.skip("it has none")
@@ -150,7 +133,7 @@ def test_pages(beside: Beside) -> None:
         assert sent.json() == {"name": "cat.png", "size": 3_000_000}
 
 
-def test_its_own_tests(beside: Beside) -> None:
+def test_its_own_tests(beside: OfKind) -> None:
     """They run in its image, on an empty, migrated database of their own; the exit code is theirs."""
     if (beside.kind.folder, "APP_DIR" in beside.kind.settings) != ("feed", True):
         pytest.skip("it has none")
@@ -170,7 +153,7 @@ def test_its_own_tests(beside: Beside) -> None:
     assert run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={beside.project}-test") == ""
 
 
-def test_database_away(beside: Beside) -> None:
+def test_database_away(beside: OfKind) -> None:
     """503 and when to ask again, without a line in the app for it; well again without a restart of it."""
     if not beside.kind.stores:
         pytest.skip("it has none")
@@ -186,7 +169,7 @@ def test_database_away(beside: Beside) -> None:
     wait_until(lambda: things(beside) == 200)
 
 
-def things(beside: Beside) -> int:
+def things(beside: OfKind) -> int:
     try:
         with beside.client() as client:
             return client.get("/things").status_code

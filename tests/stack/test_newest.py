@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import httpx2
 import pytest
 
 from offline.images import BASE, build_base, exists
@@ -32,6 +33,13 @@ class Registry:
         run("docker", "tag", here, image)
 
 
+def answers(url: str) -> bool:
+    try:
+        return httpx2.get(url).is_success
+    except httpx2.TransportError:
+        return False
+
+
 @pytest.fixture(scope="module")
 def registry() -> Iterator[Registry]:
     if not exists(BASE):
@@ -42,7 +50,7 @@ def registry() -> Iterator[Registry]:
     images = {setting: f"{address}/{setting.lower()}:1" for setting in base_images()}
     try:
         run("docker", "run", "--detach", "--rm", "--name", name, "--publish", published, IMAGE)
-        wait_until(lambda: "{}" in run("curl", "--silent", f"http://{address}/v2/", check=False))
+        wait_until(lambda: answers(f"http://{address}/v2/"))
         for setting, image in images.items():
             run("docker", "tag", base_images()[setting], image)
             run("docker", "push", "--quiet", image)

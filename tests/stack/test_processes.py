@@ -1,8 +1,9 @@
 """What an app brings besides its web process: workers, a scheduler that must be alone, programs that run once."""
 
-import shutil
+import json
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -10,10 +11,10 @@ from typing import Self
 import httpx2
 import pytest
 
-from tests.conftest import REPO
 from tests.stack.backups import ok
+from tests.stack.beside import Beside
 from tests.stack.load import Load
-from tests.stack.stacks import Clone, run, wait_until
+from tests.stack.stacks import CLEAN, wait_until
 
 OVERRIDE = """\
 services:
@@ -37,26 +38,13 @@ services:
 TOGETHER = "SELECT count(*) FROM shifts a, shifts b WHERE a.id < b.id AND b.began_at <= a.seen_at"
 
 
-class Jobs(Clone):
-    """A clone with the app beside it, a revision of its own for each release."""
+TABLES = "python -m jobs.tables"
 
+
+class Jobs(Beside):
     def __init__(self, folder: Path) -> None:
-        self.app = folder.parent / "jobs"
-        shutil.copytree(REPO / "tests/apps/jobs", self.app)
-        migrate = {"MIGRATE": "python -m jobs.tables", "APP": "jobs.web:app", "APP_DIR": "../jobs"}
-        super().__init__(folder, "processes", CLIENT_IN_FLIGHT_LIMIT="500", **migrate)
+        super().__init__(folder, "processes", "jobs", APP_DIR="../jobs", APP="jobs.web:app", MIGRATE=TABLES)
         (folder / "compose.override.yaml").write_text(OVERRIDE)
-        self.git("init", "--quiet")
-        self.commit()
-
-    def git(self, *arguments: str) -> None:
-        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
-        run("git", *who, *arguments, cwd=self.app)
-
-    def commit(self) -> None:
-        (self.app / "release.txt").write_text(f"{time.time_ns()}\n")
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", "A release")
 
     def images(self) -> set[str]:
         """The images of the slots and the processes."""
@@ -192,6 +180,30 @@ def test_a_program_runs_once_with_what_serves(jobs: Jobs) -> None:
     assert (done.returncode, done.stdout) == (7, "app True\n")
     done = jobs.stack("run", "--owner", "--", "python", "-c", program)
     assert (done.returncode, done.stdout) == (7, "owner True\n")
+
+
+def test_program_gets_the_signals(jobs: Jobs) -> None:
+    """It ends as it wants to."""
+    program = "import signal, sys; signal.signal(15, lambda *_: sys.exit(3)); print('here', flush=True); signal.pause()"
+    argv = (sys.executable, "stack", "run", "--", "python", "-c", program)
+    with subprocess.Popen(argv, cwd=jobs.folder, env=CLEAN, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "here\n"
+        process.terminate()
+        assert process.wait(60) == 3
+
+
+def test_nothing_runs_beside_a_restore(jobs: Jobs) -> None:
+    """What it would write may be lost."""
+    journal = jobs.folder / ".stack/journal.json"
+    journal.write_text(json.dumps({"verb": "restore", "new": "another", "old": "this"}))
+    try:
+        for arguments in (("run", "--", "true"), ("psql", "--", "-c", "SELECT 1")):
+            done = jobs.stack(*arguments)
+            assert done.returncode == 1
+            assert "`./stack restore` is under way" in done.stderr
+    finally:
+        journal.unlink()
 
 
 def test_psql_is_the_apps(jobs: Jobs) -> None:
