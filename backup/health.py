@@ -108,7 +108,7 @@ def look(due: dict[str, Any]) -> str | None:
         return wrong
     for job, name in JOBS.items():
         state = recall(job)
-        if state.get("ok") is False:
+        if state.get("ok") is False and not state.get("interrupted"):
             return f"The last {name} failed: {state['said']}"
         if job in due and server.now() > due[job]:
             return f"The {name} of {due[job]:%Y-%m-%d %H:%M} UTC has not been made."

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from datetime import datetime
 from typing import Any
 
 from backup import catalog, health, history, server, settings, timelines
@@ -10,7 +11,8 @@ from backup.server import LIVE, SLOT, STREAMING, Failure, barman, psql
 
 # Seconds after which a backup that failed is tried again where there is none.
 PATIENCE = 60
-# Seconds between two looks whether time alone has put a backup out of the recovery window.
+# Seconds between two looks whether time alone has put a backup out of the recovery window, and until a backup that
+# failed is tried again where there is another.
 OFTEN = 3600
 # What Postgres says to a receiver that comes too late.
 REMOVED = re.compile(r"requested WAL segment \w+ has already been removed")
@@ -185,7 +187,10 @@ def take(kind: str, *options: str) -> dict[str, Any]:
         else:
             barman("backup", "--wait", "--wait-timeout=300", *options, "main")
     except Failure as failure:
-        server.failed("backup", failure, kind=kind)
+        # Postgres went away below it: that says nothing of the backups, and it is taken again once Postgres is back. A
+        # second time in a row it is the backup that Postgres can't bear.
+        interrupted = went_away(begun) and not server.recall("backup").get("interrupted")
+        server.failed("backup", failure, kind=kind, interrupted=interrupted)
         sweep()
         raise
     newest = history.listing()[0]
@@ -194,18 +199,34 @@ def take(kind: str, *options: str) -> dict[str, Any]:
     return server.outcome("backup", {**newest, "took": (server.now() - begun).total_seconds()})
 
 
-def first() -> None:
-    """A full backup where there is none of this database, or none since a restore or a gap in the WAL."""
+def went_away(begun: datetime) -> bool:
+    """Whether Postgres was started since `begun`, or can't be asked."""
+    try:
+        return psql("SELECT pg_postmaster_start_time() > :'begun'", begun=begun.isoformat()) == [["t"]]
+    except Failure:
+        return True
+
+
+def needed() -> None:
+    """A full backup where there is none of this database, or none since a restore or a gap in the WAL.
+
+    And one that failed again, a full one in full: after an hour, not a day; one that was interrupted, at once.
+    """
     state = server.recall("backup")
-    # One that just failed, for want of room maybe, is not tried again at once.
-    if not health.timeline or (state.get("ok") is False and server.age(state["at"]) < PATIENCE):
-        return
     broken = server.recall("broken").get("at", "")
-    if not any(
+    there = any(
         one.timeline == health.timeline and one.begun.isoformat(timespec="seconds") > broken
         for one in catalog.backups()
-    ):
+    )
+    failed = state.get("ok") is False
+    # For want of room maybe.
+    waits = failed and not state.get("interrupted") and server.age(state["at"]) < (OFTEN if there else PATIENCE)
+    if not health.timeline or waits:
+        return
+    if not there:
         backup("full", "--immediate-checkpoint")
+    elif failed:
+        backup(state.get("kind", "incremental"))
 
 
 def restore_point(name: str) -> dict[str, Any]:

@@ -48,13 +48,6 @@ def stream() -> None:
             server.failed("stream", failure)
 
 
-def again() -> None:
-    """A backup that failed is tried again each hour, not each day; and a full one as a full one."""
-    state = server.recall("backup")
-    if state.get("ok") is False:
-        jobs.backup(state.get("kind", "incremental"))
-
-
 def since(job: str) -> datetime | None:
     """When the job was last done; before the first time, since when it could have been; None while neither is so."""
     state = server.recall(job)
@@ -94,8 +87,7 @@ def serve() -> None:
         health.write(health.look(due))
 
     scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "misfire_grace_time": 3600})
-    seconds = {stream: 2, look: 5, quietly(jobs.housekeeping): 60, quietly(jobs.first, "backup"): 5}
-    seconds[quietly(again, "backup")] = 3600
+    seconds = {stream: 2, look: 5, quietly(jobs.housekeeping): 60, quietly(jobs.needed, "backup"): 5}
     if settings.bucket():
         # Half of what may be lost: the copy itself takes a while. A backup takes longer, and WAL doesn't wait for it.
         seconds[quietly(offsite.copy)] = every // 2
@@ -103,7 +95,7 @@ def serve() -> None:
         if every // 2 > bucket.ALIVE:
             seconds[quietly(offsite.alive)] = bucket.ALIVE
     for job, interval in seconds.items():
-        soon = {} if interval in (60, 3600) else {"next_run_time": server.now()}
+        soon = {} if interval == 60 else {"next_run_time": server.now()}
         scheduler.add_job(job, IntervalTrigger(seconds=interval), max_instances=1, **soon)
     daily: list[tuple[Callable[[], Any], Any, str]] = [
         (lambda: jobs.backup("full"), full, "full"),

@@ -185,7 +185,7 @@ def outcome(name: str, facts: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def failed(name: str, reason: object, **facts: str) -> None:
+def failed(name: str, reason: object, **facts: Any) -> None:
     """Remember why the job `name` failed, and what else is to be known of it; say it in the log."""
     sentence = str(reason)
     print(f"{name}: {sentence}", flush=True)

@@ -123,7 +123,6 @@ def test_rate(backed_up: Clone) -> None:
 
 
 FAIL = "from backup import server; server.failed('backup', 'as planned', kind='full')"
-AGAIN = "from backup import schedule, server, settings; server.configure(14); schedule.again()"
 BACKUP = ("python", "-m", "backup", "backup", "full", "--immediate-checkpoint")
 
 
@@ -131,7 +130,9 @@ def test_failed_full_backup(backed_up: Clone) -> None:
     """It is tried again as a full one: increments alone would grow for ever, and none of them would ever expire."""
     ok(backed_up.stack("backup"))
     inside(backed_up, "python", "-c", FAIL)
-    inside(backed_up, "python", "-c", AGAIN)
+    before = names(backed_up)
+    inside(backed_up, "python", "-c", AGE_JOB, "backup", "0.05")
+    wait_until(lambda: names(backed_up) != before)
     assert listing(backed_up)[0]["kind"] == "full"
 
 

@@ -1,11 +1,12 @@
 """What the verbs of the backups say, and of what."""
 
 import json
+import subprocess
 
 import pytest
 
-from tests.stack.backups import health, inside, ok
-from tests.stack.stacks import Clone, wait_until
+from tests.stack.backups import health, inside, listing, ok, said
+from tests.stack.stacks import CLEAN, Clone, run, wait_until
 
 
 def test_sizes_on_the_disk(backed_up: Clone) -> None:
@@ -21,6 +22,25 @@ def test_sizes_on_the_disk(backed_up: Clone) -> None:
     finally:
         backed_up.compose("start", "postgres")
     wait_until(lambda: health(backed_up) == "healthy", 60)
+
+
+def test_postgres_restarts_under_a_backup(backed_up: Clone) -> None:
+    """It is taken again as soon as Postgres is back. Nothing is wrong with the backups meanwhile."""
+    container, before = backed_up.container("backup"), {one["name"] for one in listing(backed_up)}
+    # Slowly: it must not be done before it is seen.
+    argv = ["docker", "exec", "-e", "BACKUP_RATE=1", container, "python", "-m", "backup", "backup", "full"]
+    with subprocess.Popen(argv, env=CLEAN, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as under_way:
+        wait_until(lambda: "pg_basebackup" in run("docker", "top", container) or under_way.poll() is not None)
+        backed_up.compose("restart", "postgres")
+        assert under_way.wait(60) == 1
+    heard = set()
+
+    def taken_again() -> bool:
+        heard.add(said(backed_up))
+        return {one["name"] for one in listing(backed_up)} > before
+
+    wait_until(taken_again)
+    assert [words for words in heard if "failed" in words] == []
 
 
 # As the next release has it.

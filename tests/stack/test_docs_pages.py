@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Route, sync_playwright
 
 from tests.conftest import REPO
-from tests.stack.stacks import Stack
+from tests.stack.stacks import PATIENCE, Stack
 
 # What a CDN would give, for this machine may not reach one: PyPI has it too.
 SCRIPTS = Path(fastapi_offline.__file__).parent / "static"
@@ -48,6 +48,7 @@ def give(body: bytes, content_type: str, route: Route) -> None:
 def test_documentation_page(stack: Stack, browser: Browser, path: str, shown: str) -> None:
     """The page shows the routes, with no console error: nothing that FastAPI has in it is refused."""
     page = browser.new_context(ignore_https_errors=True).new_page()
+    page.set_default_timeout(PATIENCE * 1000)
     complaints: list[str] = []
     hosts: set[str] = set()
     page.on(

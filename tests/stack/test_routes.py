@@ -63,7 +63,7 @@ def test_routes_with_a_mistake(echo: Echo) -> None:
     try:
         routes.write_text("http: {routers: [")
         routes.chmod(0o644)
-        assert echo.both_slots_answer()
+        wait_until(echo.both_slots_answer)
         run("docker", "restart", traefik)
         wait_until(lambda: "has no routes" in json.dumps(inspect(traefik)["State"]["Health"]["Log"]))
         assert inspect(traefik)["State"]["Health"]["Status"] != "healthy"
@@ -83,7 +83,7 @@ def test_own_log_of_traefik(echo: Echo) -> None:
         wait_until(lambda: said in run("docker", "logs", traefik))
     finally:
         odd.unlink()
-    assert echo.both_slots_answer()
+    wait_until(echo.both_slots_answer)
     kept = run("docker", "exec", traefik, "cat", "/acme/traefik.log")
     assert said in kept
     assert "RequestPath" in run("docker", "logs", traefik)
