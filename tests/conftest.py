@@ -45,7 +45,7 @@ LONGEST = (
         "offsite",
     ),
     *("certificates", "upgrade", "history", "walk", "overloaded", "restore", "update", "faults"),
-    *("containerd", "newest", "upkeep", "edge", "elsewhere", "database_elsewhere", "migrate", "one_server"),
+    *("containerd", "newest", "upkeep", "edge", "elsewhere", "migrate", "one_server"),
 )
 # What `--quick` runs: all that needs no engine, and one release's way through a stack.
 QUICK = (

@@ -1,47 +1,83 @@
-"""DATABASE_URL: the app's database is another Postgres, and the stack's own has nothing to do with it."""
+"""DATABASE_URL: another Postgres than the stack's own, over TLS and with passwords, as a managed one is reached."""
 
 import json
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from tests.stack.backups import ok
 from tests.stack.load import Load
-from tests.stack.stacks import Clone, base_images, run, wait_until
+from tests.stack.stacks import Clone, run, wait_until
 
-USED = {"traefik", "app-1", "app-2"}
+USED = {"traefik", "app-1", "app-2", "elsewhere"}
+# Beside the stack, on the network of the slots and the migration; its certificate has not the name `other`.
+OVERRIDE = """
+services:
+  elsewhere:
+    image: ${POSTGRES_IMAGE}
+    networks: {web: {aliases: [other]}}
+    # The certificate's key must be the server's own; who may come is in a file of ours.
+    entrypoint: [sh, -c, "install -o postgres -m 600 /given/key.pem /tmp/ &&
+      exec setpriv --reuid=postgres --regid=postgres --clear-groups docker-entrypoint.sh \\"$$@\\"", sh]
+    command: [postgres, -c, hba_file=/given/hba, -c, listen_addresses=*,
+      -c, ssl=on, -c, ssl_cert_file=/given/cert.pem, -c, ssl_key_file=/tmp/key.pem]
+    environment: [POSTGRES_HOST_AUTH_METHOD=trust]
+    volumes: ["./elsewhere:/given:ro", "./elsewhere/roles.sql:/docker-entrypoint-initdb.d/roles.sql:ro"]
+"""
+# Whoever comes by the network needs TLS and a password, which never travels.
+HBA = "local all all trust\nhostssl all all all scram-sha-256\n"
+ROLES = """
+CREATE ROLE shop_owner LOGIN PASSWORD 'of-the-owner';
+CREATE ROLE shop LOGIN PASSWORD 'of-the-app';
+CREATE DATABASE shop OWNER shop_owner;
+\\connect shop
+ALTER DEFAULT PRIVILEGES FOR ROLE shop_owner GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO shop;
+ALTER DEFAULT PRIVILEGES FOR ROLE shop_owner GRANT USAGE ON SEQUENCES TO shop;
+"""
+
+
+# What else each of two wrong hosts is told.
+WRONG = {
+    "nowhere.invalid": "DATABASE_URL is wrong: the database can't be used: ",
+    "other": 'server certificate for "elsewhere" does not match host name "other"',
+}
+ENCRYPTED = "SELECT DISTINCT usename, ssl FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE usename ~ 'shop'"
+
+
+def use(clone: Clone, host: str | None) -> None:
+    """Write into .env what a user would; the authority's certificate is in the app's image."""
+    text = re.sub(r"(?m)^(MIGRATION_)?DATABASE_URL=.*\n", "", clone.env_file.read_text())
+    if host:
+        rest = f"{host}/shop?sslmode=verify-full&sslrootcert=/code/app/authority.pem"
+        text += f"DATABASE_URL=postgresql://shop:of-the-app@{rest}\n"
+        text += f"MIGRATION_DATABASE_URL=postgresql://shop_owner:of-the-owner@{rest}\n"
+    clone.env_file.write_text(text)
 
 
 @pytest.fixture(scope="module")
-def elsewhere(clone: Clone) -> Iterator[str]:
-    """A Postgres that is reached by TCP, beside a stack that serves with its own; its URL."""
+def elsewhere(clone: Clone) -> Clone:
+    """A stack that serves from its own Postgres, and another one that answers."""
+    given = clone.folder / "elsewhere"
+    given.mkdir()
+    subject = ("-subj", "/CN=elsewhere", "-addext", "subjectAltName=DNS:elsewhere")
+    key = ("-newkey", "rsa:2048", "-nodes", "-keyout", str(given / "key.pem"))
+    run("openssl", "req", "-x509", "-days", "2", *key, "-out", str(given / "cert.pem"), *subject)
+    (clone.folder / "app/authority.pem").write_bytes((given / "cert.pem").read_bytes())
+    (given / "hba").write_text(HBA)
+    (given / "roles.sql").write_text(ROLES)
+    run("chmod", "-R", "a+rX", str(given))
+    (clone.folder / "compose.override.yaml").write_text(OVERRIDE)
     ok(clone.stack("up"))
-    name = f"{clone.project}-elsewhere"
-    options = {
-        "network": f"{clone.project}_web",
-        "network-alias": "elsewhere",
-        "user": "postgres",
-        "tmpfs": "/var/lib/postgresql:mode=1777",
-        "env": "POSTGRES_HOST_AUTH_METHOD=trust",
-    }
-    given = [f"--{option}={value}" for option, value in options.items()] + ["--env=POSTGRES_DB=app"]
-    command = (base_images()["POSTGRES_IMAGE"], "postgres", "-c", "listen_addresses=*")
-    run("docker", "run", "--detach", "--rm", "--name", name, *given, *command)
-    try:
-        asked = ("docker", "exec", name, "psql", "-XqAt", "-h", "127.0.0.1", "-U", "postgres", "-c", "SELECT 1", "app")
-        wait_until(lambda: run(*asked, check=False) == "1\n", 60)
-        # The official image lets everybody in by itself.
-        access = 'echo "host all all all trust" >> "$PGDATA/pg_hba.conf"; pg_ctl reload'
-        run("docker", "exec", name, "sh", "-c", access)
-        yield "postgresql://postgres@elsewhere/app"
-    finally:
-        run("docker", "rm", "--force", "--volumes", name)
+    clone.compose("up", "--detach", "elsewhere")
+    # Not by its socket, on which the server answers that makes the roles.
+    ready = ("exec", "-T", "elsewhere", "pg_isready", "--host=127.0.0.1")
+    wait_until(lambda: "accepting" in clone.compose(*ready, check=False), 60)
+    return clone
 
 
-def use(clone: Clone, url: str | None) -> None:
-    text = re.sub(r"(?m)^DATABASE_URL=.*\n", "", clone.env_file.read_text())
-    clone.env_file.write_text(text + (f"DATABASE_URL={url}\n" if url else ""))
+def ask(clone: Clone, statement: str) -> str:
+    argv = ("exec", "-T", "-u", "postgres", "elsewhere", "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "shop")
+    return clone.compose(*argv, "-c", statement).strip()
 
 
 def running(clone: Clone) -> dict[str, str]:
@@ -52,27 +88,33 @@ def written(clone: Clone, text: str) -> list[str]:
     """Write a note; the texts of all that are there."""
     with clone.client() as client:
         assert client.post("/notes", json={"text": text}).status_code == 201
+        assert client.get("/health").json()["at_head"] is True
         return [one["text"] for one in client.get("/notes").json()]
 
 
-@pytest.mark.timeout(600)
-def test_another_postgres(clone: Clone, elsewhere: str) -> None:
+@pytest.mark.timeout(900)
+def test_another_postgres(elsewhere: Clone) -> None:
     """Tried before anything is replaced. Then it alone is used, the backups' verbs refuse, and there is a way back."""
-    before = running(clone)
+    clone, before = elsewhere, running(elsewhere)
     assert written(clone, "here") == ["here"]
-    for verb in ("up", "deploy"):
-        use(clone, "postgresql://postgres@nowhere.invalid/app")
-        done = clone.stack(verb)
-        assert (done.returncode, running(clone)) == (2, before)
-        assert "DATABASE_URL is wrong: the database can't be used: " in done.stderr
+    for host, sentence in WRONG.items():
+        use(clone, host)
+        for verb in ("up", "deploy"):
+            done = clone.stack(verb)
+            assert (done.returncode, running(clone)) == (2, before)
+            assert sentence in done.stderr
+            assert "of-the-app" not in done.stderr
 
-    use(clone, elsewhere)
+    use(clone, "elsewhere")
     with Load(clone.address, paths=("/",)) as load:
         done = clone.stack("up")
         wait_until(lambda: len(load.samples) > 100)
     assert "Backups: DATABASE_URL names another Postgres" in ok(done)
     assert not load.failed, load.failed
     assert written(clone, "there") == ["there"]
+    # By the roles of the two URLs, each over TLS.
+    assert ask(clone, "SELECT tableowner FROM pg_tables WHERE tablename = 'notes'") == "shop_owner"
+    assert ask(clone, ENCRYPTED) == "shop|t"
     assert set(running(clone)) == USED
     volume = f"{clone.project}_postgres-data"
     assert volume in run("docker", "volume", "ls", "--quiet")
