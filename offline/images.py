@@ -1,6 +1,6 @@
 """Stand-ins for the official base images, built from Debian's and PyPI's packages under names of their own.
 
-debootstrap makes the base, `offline/Dockerfile` the three images. What is there is never built again.
+debootstrap makes the base, `offline/Dockerfile` the images. What is there is never built again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ STAND_INS = {
     "PYTHON_IMAGE": (f"{OURS}python:3.14-slim", "python"),
     "POSTGRES_IMAGE": (f"{OURS}postgres:18-{SUITE}", "postgres"),
     "TRAEFIK_IMAGE": (f"{OURS}traefik:v3.7.15", "traefik"),
+    "REDIS_IMAGE": (f"{OURS}redis:8-{SUITE}", "redis"),
 }
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 

@@ -170,9 +170,12 @@ def service(found: dict[str, Any]) -> Service:
     built = found.get("build") or {}
     given = (found.get("environment"), built.get("args"))
     environment, arguments = ({name: value or "" for name, value in (one or {}).items()} for one in given)
-    memory, cpus = int(found.get("mem_limit", 0)), float(found.get("cpus") or 0)
-    # Compose has either, and one where neither is said.
-    replicas = found.get("scale", (found.get("deploy") or {}).get("replicas", 1))
+    # Compose has either form of each, and one container where neither is said.
+    deploy = found.get("deploy") or {}
+    limits = deploy.get("resources", {}).get("limits", {})
+    memory = int(found.get("mem_limit") or limits.get("memory") or 0)
+    cpus = float(found.get("cpus") or limits.get("cpus") or 0)
+    replicas = found.get("scale", deploy.get("replicas", 1))
     labels = {name: str(value) for name, value in (found.get("labels") or {}).items()}
     return Service(found.get("image", ""), environment, arguments, memory, cpus, labels, int(replicas), built)
 

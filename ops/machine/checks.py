@@ -65,6 +65,9 @@ def known_settings() -> set[str]:
 
 def unknown_settings() -> list[str]:
     known = known_settings()
+    for file in HERE.glob("compose.override.y*ml"):
+        # What it reads is its user's own.
+        known.update(re.findall(r"\$\{?(\w+)", file.read_text(errors="replace")))
     found = re.findall(r"^\s*(?:export )?(\w+)=", dotenv.text(), re.MULTILINE)
     return [name for name in found if name not in known and not name.startswith(("COMPOSE_", "DOCKER_"))]
 

@@ -30,6 +30,9 @@ def chosen_bases(config: Config) -> dict[str, str]:
     arguments: dict[str, str] = {}
     for service in config.services.values():
         arguments.update({k: v for k, v in service.arguments.items() if k in images.STAND_INS})
+    # As docs/processes.md has it in compose.override.yaml.
+    if "redis" in config.accessories and not config.services["redis"].build:
+        arguments["REDIS_IMAGE"] = config.services["redis"].image
     return arguments
 
 

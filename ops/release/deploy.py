@@ -64,6 +64,7 @@ def put_into_service(
                 check_settings(config, release)
             if not contract:
                 refuse_to_take_away(config, release, releases.current())
+            processes.start_accessories(config, processes.missing(config))
             way_back = name_this_moment(config.project, release)
             with step("Migrate"):
                 migrated = migrate(config.project)
@@ -126,7 +127,15 @@ def show_releases(project: str, as_json: bool) -> None:
     found = releases.listing(project, slots.releases_of(project))
     current = releases.current()
     if as_json:
-        rows = [{**one.row(), "current": one.name == current, "slots": runs} for one, runs in found]
+        rows = [
+            {
+                **one.row(),
+                "current": one.name == current,
+                "slots": [name for name in runs if name in slots.SLOTS],
+                "processes": [name for name in runs if name not in slots.SLOTS],
+            }
+            for one, runs in found
+        ]
         print(json.dumps(rows, indent=2))
         return
     for one, runs in found:

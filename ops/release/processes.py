@@ -6,19 +6,39 @@ accessory, a Redis say: it is started first, and a deploy leaves it alone.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 
-from ops.config import ROLE, Config
+from ops.config import OF_THE_STACK, ROLE, Config
 from ops.release import slots
-from ops.release.slots import Container
-from ops.run import Stop, compose, docker
+from ops.release.slots import SNAPSHOT, Container
+from ops.run import HERE, Stop, compose, docker, step
 
 
-def start_accessories(config: Config) -> None:
-    """Start them, and wait until they are healthy. Raises Stop."""
-    if config.accessories:
-        compose("up", "--detach", "--wait", "--no-deps", *config.accessories)
+def start_accessories(config: Config, names: list[str]) -> None:
+    """Start them, and wait until they are healthy. Raises Stop; one that served before is back then, as it was."""
+    if not names:
+        return
+    before = {one.id: one.restarts for one in slots.containers(config.project)}
+    try:
+        with step(f"Start {', '.join(names)}"):
+            compose("up", "--detach", "--no-deps", *names)
+            for name in names:
+                wait_until_healthy(config, name, config.deploy_timeout, before)
+    except Stop:
+        served = set(json.loads(SNAPSHOT.read_bytes())["services"]) if SNAPSHOT.exists() else set()
+        if back := sorted(served.intersection(names)):
+            with step(f"Go back to {', '.join(back)} as before"):
+                files = ("--project-directory", str(HERE), "--file", str(SNAPSHOT))
+                compose(*files, "up", "--detach", "--no-deps", *back, check=False)
+        raise
+
+
+def missing(config: Config) -> list[str]:
+    """The accessories that don't run: a deploy starts no other."""
+    found = {one.service for one in slots.containers(config.project) if one.running}
+    return [name for name in config.accessories if name not in found]
 
 
 def of(config: Config, name: str) -> list[Container]:
@@ -56,13 +76,21 @@ def wait_until_healthy(config: Config, name: str, timeout: int, restarts: dict[s
         time.sleep(0.5)
 
 
-def remove_others(config: Config) -> None:
-    """Remove the processes that compose.override.yaml has no more: they would go on with an old release."""
-    ours = f"--filter=label=com.docker.compose.project={config.project}"
+def remove_others(config: Config, accessories: bool = False) -> None:
+    """Remove the processes that compose.override.yaml has no more: they would go on with an old release.
+
+    `accessories`: those too, unless a profile that isn't chosen has them: somebody started them by hand.
+    """
+    known, wanted = {*OF_THE_STACK, *config.processes}, [f"project={config.project}", "oneoff=False"]
+    filters = [f"--filter=label=com.docker.compose.{one}" for one in wanted]
+    if accessories:
+        known.update(compose("--profile", "*", "config", "--services").stdout.split())
+    else:
+        filters.append(f"--filter=label={ROLE}")
     said = '{{.ID}} {{.Label "com.docker.compose.service"}}'
-    listed = docker("ps", "--all", ours, f"--filter=label={ROLE}", "--format", said).stdout.splitlines()
+    listed = docker("ps", "--all", *filters, "--format", said).stdout.splitlines()
     for one, name in map(str.split, listed):
-        if name not in config.processes:
+        if name not in known:
             print(f"{name} is in no file of Compose's any more: it is ended.", file=sys.stderr)
             docker("stop", one)
             docker("rm", one)

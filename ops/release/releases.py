@@ -180,7 +180,7 @@ def remove_images(project: str, running: Iterable[str]) -> None:
     docker("builder", "prune", "--force", "--filter", LAYER, check=False)
 
 
-def listing(project: str, slots: dict[str, str]) -> list[tuple[Release, list[str]]]:
-    """Every release with an image, newest first, and which slots run it; `slots` gives each slot's release."""
-    found = [(one, [slot for slot, name in slots.items() if name == one.name]) for one in reversed(history())]
+def listing(project: str, running: dict[str, str]) -> list[tuple[Release, list[str]]]:
+    """Every release with an image, newest first, and what runs it: `running` gives each service's release."""
+    found = [(one, [service for service, name in running.items() if name == one.name]) for one in reversed(history())]
     return [(one, runs) for one, runs in found if runs or image_id(project, one.name)]

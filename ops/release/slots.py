@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ops import dotenv
-from ops.config import Config, resolved
+from ops.config import ROLE, Config, resolved
 from ops.database import owner
 from ops.lock import STATE
 from ops.release import releases
@@ -37,16 +37,21 @@ class Container:
     # As Docker has it: running, exited…
     status: str
     running: bool
+    # Without a check, whether it runs.
     healthy: bool
+    # Of the app's, beside the web.
+    process: bool
 
     @classmethod
     def inspected(cls, found: dict[str, Any]) -> Container:
         config, state = found["Config"], found["State"]
         name, settings = str(config["Image"]), config["Labels"].get("com.docker.compose.config-hash")
-        healthy = state.get("Health", {}).get("Status") == "healthy"
+        health = state.get("Health", {}).get("Status", "none")
+        healthy = state["Status"] == "running" and health in ("healthy", "none")
         of_image = (found["Image"], name.rpartition(":")[2], settings)
         service = str(config["Labels"].get("com.docker.compose.service"))
-        return cls(found["Id"], service, found["RestartCount"], *of_image, state["Status"], state["Running"], healthy)
+        now = (state["Status"], state["Running"], healthy)
+        return cls(found["Id"], service, found["RestartCount"], *of_image, *now, bool(config["Labels"].get(ROLE)))
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,8 @@ def again(found: Container) -> Container | None:
 
 
 def releases_of(project: str) -> dict[str, str]:
-    """The release of each slot that has a container."""
-    return {service: one.release for service, one in now(project).items() if service in SLOTS}
+    """The release of each slot, and of each process of the app's, that has a container."""
+    return {service: one.release for service, one in now(project).items() if service in SLOTS or one.process}
 
 
 def workers(found: Container | None) -> Workers | None:

@@ -65,7 +65,7 @@ def up() -> None:
             owner.remember(config.project)
         else:
             slots.keep(config.project, release)
-            processes.remove_others(config)
+            processes.remove_others(config, accessories=True)
     wait_for_certificates(config, since)
     print(f"\n{config.address}")
     ours, row = (
@@ -148,9 +148,7 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool, bool]:
         forget_stuck(config.project)
     if own and not changed.isdisjoint(slots.LEFT_ALONE):
         refuse_empty(config)
-    if config.accessories:
-        with step(f"Start {', '.join(config.accessories)}"):
-            processes.start_accessories(config)
+    processes.start_accessories(config, config.accessories)
     if not serving:
         with step("Start Postgres, migrate, start the slots and Traefik"):
             slots.start_all(config.project, config.processes)

@@ -3,79 +3,14 @@
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Self
 
-import httpx2
 import pytest
 
 from tests.stack.backups import ok
-from tests.stack.beside import Beside
+from tests.stack.jobs import IN_FLIGHT, OVERRIDE, TOGETHER, WRONG, Jobs, Work
 from tests.stack.load import Load
 from tests.stack.stacks import CLEAN, wait_until
-
-OVERRIDE = """\
-services:
-  worker:
-    extends: {file: process.yaml, service: process}
-    command: [python, -m, jobs.worker]
-    deploy: {replicas: 2}
-    mem_limit: 128m
-  scheduler:
-    extends: {file: process.yaml, service: process}
-    command: [python, -m, jobs.scheduler]
-    labels: {stack.singleton: "true"}
-    mem_limit: 128m
-  mail:
-    build: {context: ., dockerfile_inline: "FROM ${PYTHON_IMAGE}"}
-    command: [python, -m, http.server, "8025"]
-    networks: [web]
-    mem_limit: 64m
-"""
-# Two that ran at one time: each is seen until its very end.
-TOGETHER = "SELECT count(*) FROM shifts a, shifts b WHERE a.id < b.id AND b.began_at <= a.seen_at"
-
-
-TABLES = "python -m jobs.tables"
-
-
-class Jobs(Beside):
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "processes", "jobs", APP_DIR="../jobs", APP="jobs.web:app", MIGRATE=TABLES)
-        (folder / "compose.override.yaml").write_text(OVERRIDE)
-
-    def images(self) -> set[str]:
-        """The images of the slots and the processes."""
-        found = self.compose("ps", "--format", "{{.Service}} {{.Image}}").splitlines()
-        return {image for service, image in map(str.split, found) if service not in OTHERS}
-
-
-OTHERS = ("traefik", "postgres", "backup", "mail")
-
-
-class Work:
-    """A client that gives the app three jobs a second; `given` has those that it said it took."""
-
-    def __init__(self, address: str) -> None:
-        self.address, self.given, self.ending = address, list[int](), threading.Event()
-
-    def __enter__(self) -> Self:
-        self.thread = threading.Thread(target=self.give)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ending.set()
-        self.thread.join()
-
-    def give(self) -> None:
-        with httpx2.Client(base_url=self.address, verify=False, timeout=30) as client:
-            while not self.ending.wait(0.33):
-                answer = client.post("/things", json={"name": "a job"})
-                if answer.status_code == 201:
-                    self.given.append(answer.json()["id"])
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +33,76 @@ def test_up_starts_them_with_the_app(jobs: Jobs) -> None:
         "backup",
         "mail",
         "postgres",
+        "redis",
         "scheduler",
         "traefik",
         "worker",
         "worker",
     ]
     assert "Nothing changed" in ok(jobs.stack("up"))
+    jobs.compose("up", "--detach", "--wait")
+    assert "Nothing changed" in ok(jobs.stack("up"))
+    [row] = json.loads(ok(jobs.stack("releases", "--json")))
+    assert (sorted(row["slots"]), sorted(row["processes"])) == (["app-1", "app-2"], ["scheduler", "worker"])
+    limits = json.loads(ok(jobs.stack("plan", "--json")))["limits"]
+    assert (limits["redis"], limits["worker"], limits["mail"]) == (256, 512, 64)
 
 
-@pytest.mark.timeout(900)
+def test_redis_is_closed(jobs: Jobs) -> None:
+    """As the stack's own: without root, a capability, a network. Its volume is the slots' and the workers', to read."""
+    found = jobs.containers()
+    host, config = found["redis"]["HostConfig"], found["redis"]["Config"]
+    assert (config["User"], host["NetworkMode"], host["ReadonlyRootfs"]) == ("redis", "none", True)
+    assert (host["CapDrop"], host["CapAdd"], host["SecurityOpt"]) == (["ALL"], None, ["no-new-privileges:true"])
+    volume = f"{jobs.project}_redis"
+    mounts = {name: [one["RW"] for one in found[name]["Mounts"] if one.get("Name") == volume] for name in found}
+    shared = {name: may_write for name, [may_write] in ((name, one) for name, one in mounts.items() if one)}
+    assert shared == {"redis": True, "app-1": False, "app-2": False, "worker": False}
+    program = "import os, redis; print(redis.from_url(os.environ['REDIS_URL']).ping(), os.listdir('/run/redis'))"
+    assert ok(jobs.stack("run", "--", "python", "-c", program)).startswith("True ")
+    files = "import os; os.listdir('/run/redis/appendonlydir')"
+    assert "Permission denied" in jobs.compose("exec", "-T", "app-1", "python", "-c", files, check=False)
+
+
+def test_full_redis_refuses(jobs: Jobs) -> None:
+    """It throws nothing away, and has the memory that its limits promise, a rewrite of its log meanwhile."""
+    jobs.compose("stop", "worker")
+    jobs.redis("SET", "kept", "yes")
+    # Not by one script: the server asks for room only before it begins.
+    large = "return redis.call('RPUSH', 'fill', string.rep('x', 1048576))"
+    for count, *command in (("100", "EVAL", large, "0"), ("3000", "RPUSH", "fill", "x" * 512)):
+        assert "OOM command not allowed" in jobs.redis("-r", count, *command, check=False)
+    jobs.redis("BGREWRITEAOF")
+    wait_until(lambda: "aof_rewrite_in_progress:0" in jobs.redis("INFO", "persistence"))
+    with jobs.client() as client:
+        # Of small ones there is room for a few.
+        wait_until(lambda: client.post("/things", json={"name": "one too many"}).status_code == 500)
+    assert jobs.redis("GET", "kept") == "yes"
+    redis = jobs.containers()["redis"]
+    assert (redis["RestartCount"], redis["State"]["OOMKilled"]) == (0, False)
+    jobs.redis("DEL", "fill")
+    # The last one was not queued.
+    jobs.psql("DELETE FROM things WHERE id = (SELECT max(id) FROM things)")
+    jobs.compose("start", "worker")
+    wait_until(jobs.all_done)
+    jobs.psql("TRUNCATE things, runs")
+
+
+def test_job_in_flight_is_finished(jobs: Jobs) -> None:
+    """A worker that is told to stop ends its jobs, and begins none; what waits is for the next one."""
+    given = jobs.queue(30)
+    wait_until(lambda: jobs.psql(IN_FLIGHT) != "0")
+    jobs.compose("stop", "worker")
+    begun = int(jobs.psql("SELECT count(*) FROM runs"))
+    assert 0 < begun < len(given)
+    assert jobs.psql(IN_FLIGHT) == "0"
+    jobs.compose("start", "worker")
+    wait_until(jobs.all_done)
+    assert int(jobs.psql("SELECT count(DISTINCT thing) FROM runs")) == len(given)
+    assert jobs.psql(WRONG) == ""
+
+
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("rounds", [3, pytest.param(10, marks=pytest.mark.long)])
 def test_deploys_lose_no_job(jobs: Jobs, rounds: int) -> None:
     """Releases under load, one of them broken: no request fails, each job runs once, there is one scheduler at most."""
@@ -114,7 +110,7 @@ def test_deploys_lose_no_job(jobs: Jobs, rounds: int) -> None:
     with Load(jobs.address, paths=("/", "/things")) as load, Work(jobs.address) as work:
         for number in range(rounds):
             broken = number == 1
-            before = jobs.images()
+            before, redis = jobs.images(), jobs.container("redis")
             worker = jobs.app / "jobs/worker.py"
             text = worker.read_text()
             if broken:
@@ -130,24 +126,27 @@ def test_deploys_lose_no_job(jobs: Jobs, rounds: int) -> None:
                 ok(done)
                 assert len(jobs.images()) == 1
                 assert jobs.images() != before
-    wait_until(lambda: jobs.psql("SELECT count(*) FROM things WHERE done_at IS NULL") == "0", 120)
+            assert jobs.container("redis") == redis
     print(load.report())
-    print(f"{len(work.given)} jobs")
-    assert load.failed == []
+    wait_until(jobs.all_done)
+    ended = {int(line) for line in jobs.psql("SELECT thing FROM runs WHERE ended_at IS NOT NULL").split()}
+    wrong = jobs.psql(WRONG).split()
+    print(f"{len(work.given)} jobs, {len(set(work.given) - ended)} lost, {len(wrong)} cut off or run twice")
+    assert (load.failed, work.refused) == ([], [])
     assert len(work.given) > 20 * rounds
-    finished = {int(line) for line in jobs.psql("SELECT id FROM things WHERE done_at IS NOT NULL").split()}
-    assert set(work.given) <= finished
-    assert jobs.psql("SELECT count(*) FROM (SELECT FROM runs GROUP BY thing HAVING count(*) > 1) AS twice") == "0"
+    assert set(work.given) <= ended
+    assert wrong == []
     assert jobs.psql(TOGETHER) == "0"
     assert jobs.container("mail") == mail
 
 
 def test_rollback_takes_them_along(jobs: Jobs) -> None:
     """After it they run the previous release's image too."""
-    before = jobs.images()
+    before, redis = jobs.images(), jobs.container("redis")
     ok(jobs.stack("rollback"))
     [now] = jobs.images()
     assert {now} != before
+    assert jobs.container("redis") == redis
     assert jobs.psql(TOGETHER) == "0"
 
 
@@ -171,6 +170,39 @@ def test_restore_stops_them(jobs: Jobs) -> None:
     for service in ("worker", "scheduler"):
         assert after[service]["State"]["Running"]
         assert after[service]["State"]["StartedAt"] > before[service]
+    for service in ("redis", "mail"):
+        assert after[service]["State"]["StartedAt"] == before[service]
+
+
+def test_up_applies_the_settings_of_accessories(jobs: Jobs) -> None:
+    """Nothing else starts anew, and what was queued is done. A wrong one brings back what was."""
+    before = {service: one["Id"] for service, one in jobs.containers().items()}
+    jobs.compose("stop", "worker")
+    given = jobs.queue(5)
+    jobs.compose("stop", "mail")
+    jobs.override(OVERRIDE.replace("--maxmemory, 64mb", "--maxmemory, 65mb"))
+    jobs.commit()
+    said = jobs.stack("deploy").stderr
+    assert "redis still runs with its old settings" in said
+    assert "==> Start mail: " in said
+    ok(jobs.stack("up"))
+    after = {service: one["Id"] for service, one in jobs.containers().items()}
+    unchanged = {service for service in before if after[service] == before[service]}
+    assert unchanged == {"traefik", "postgres", "backup", "mail"}
+    assert jobs.redis("CONFIG", "GET", "maxmemory").split() == ["maxmemory", str(65 * 2**20)]
+    wait_until(jobs.all_done)
+    ran = jobs.psql("SELECT thing FROM runs").split()
+    assert [ran.count(str(one)) for one in given] == [1] * 5
+    jobs.override(OVERRIDE.replace("noeviction", "nonsense"))
+    done = jobs.stack("up")
+    assert done.returncode == 1
+    assert "redis ended:" in done.stderr
+    assert "maxmemory-policy" in done.stderr
+    assert jobs.redis("CONFIG", "GET", "maxmemory").split() == ["maxmemory", str(65 * 2**20)]
+    without_mail = OVERRIDE.partition("  mail:")[0]
+    jobs.override(without_mail)
+    assert "mail is in no file of Compose's any more" in jobs.stack("up").stderr
+    assert "mail" not in jobs.containers()
 
 
 def test_a_program_runs_once_with_what_serves(jobs: Jobs) -> None:

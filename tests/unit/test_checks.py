@@ -22,6 +22,8 @@ def test_misspelt_setting_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert checks.unknown_settings() == []
     (tmp_path / ".env").write_text("# WORKRES=3\nWORKERS=3\nDRAIN_SECOND=1\nCOMPOSE_PROJECT_NAME=x\n")
     assert checks.unknown_settings() == ["DRAIN_SECOND"]
+    (tmp_path / "compose.override.yaml").write_text("services: {redis: {image: '${DRAIN_SECOND:-redis}'}}\n")
+    assert checks.unknown_settings() == []
 
 
 @pytest.fixture

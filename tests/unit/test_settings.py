@@ -49,8 +49,9 @@ def test_every_setting_of_the_code_reaches_it() -> None:
 
 
 def test_stand_ins_have_settings() -> None:
-    """Each base image that offline/ can build is chosen by a setting."""
-    assert set(STAND_INS) <= used_by_compose()
+    """Each base image that offline/ can build is chosen by a setting, of the stack's or of what a page has to copy."""
+    documented = set(re.findall(r"\$\{([A-Z0-9_]+)", (REPO / "docs/processes.md").read_text()))
+    assert set(STAND_INS) <= used_by_compose() | documented
 
 
 # Changed values, where one more or another word would be none.

@@ -4,8 +4,13 @@ import os
 import asyncpg
 
 TABLES = """
-CREATE TABLE IF NOT EXISTS things (id serial PRIMARY KEY, name text NOT NULL, done_at timestamptz);
-CREATE TABLE IF NOT EXISTS runs (thing int NOT NULL, began_at timestamptz NOT NULL DEFAULT clock_timestamp());
+CREATE TABLE IF NOT EXISTS things (id serial PRIMARY KEY, name text NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (
+    id serial PRIMARY KEY,
+    thing int NOT NULL,
+    began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at timestamptz
+);
 CREATE TABLE IF NOT EXISTS shifts (
     id serial PRIMARY KEY,
     began_at timestamptz NOT NULL DEFAULT clock_timestamp(),

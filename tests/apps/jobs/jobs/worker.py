@@ -1,26 +1,26 @@
 import asyncio
 import os
+from typing import Any
 
 import asyncpg
-
-from jobs.process import Stopping
-
-NEXT = "SELECT id FROM things WHERE done_at IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
+from arq.connections import RedisSettings
 
 
-async def main() -> None:
-    stopping, url = Stopping(), os.environ["DATABASE_URL"]
-    queue, journal = await asyncpg.connect(url), await asyncpg.connect(url)
-    while not stopping.is_set():
-        async with queue.transaction():
-            thing = await queue.fetchval(NEXT)
-            if thing is not None:
-                await journal.execute("INSERT INTO runs (thing) VALUES ($1)", thing)
-                # The work, which is not to be cut off.
-                await asyncio.sleep(0.3)
-                await queue.execute("UPDATE things SET done_at = clock_timestamp() WHERE id = $1", thing)
-        if thing is None:
-            await stopping.rest(0.2)
+async def connect(context: dict[str, Any]) -> None:
+    context["pool"] = await asyncpg.create_pool(os.environ["DATABASE_URL"], min_size=1, max_size=5)
 
 
-asyncio.run(main())
+async def work(context: dict[str, Any], thing: int) -> None:
+    run = await context["pool"].fetchval("INSERT INTO runs (thing) VALUES ($1) RETURNING id", thing)
+    # The work, which is not to be cut off.
+    await asyncio.sleep(2)
+    await context["pool"].execute("UPDATE runs SET ended_at = clock_timestamp() WHERE id = $1", run)
+
+
+class Settings:
+    functions = (work,)
+    redis_settings = RedisSettings.from_dsn(os.environ["REDIS_URL"])
+    on_startup = connect
+    job_timeout = 20
+    # Without it arq cuts a job off at SIGTERM, and runs it again. Less than stop_grace_period.
+    job_completion_wait = 50

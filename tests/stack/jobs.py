@@ -1,0 +1,91 @@
+"""An app with a worker on Redis and a scheduler, and a client that gives it jobs."""
+
+import re
+import textwrap
+import threading
+from pathlib import Path
+from typing import Self
+
+import httpx2
+
+from tests.conftest import REPO
+from tests.stack.beside import Beside
+
+# The lines that the page has to copy: Redis, and a worker on it.
+[DOCUMENTED] = re.findall(r"^    volumes:\n(?:    .+\n)+", (REPO / "docs/processes.md").read_text(), re.MULTILINE)
+OVERRIDE = (
+    textwrap.dedent(DOCUMENTED).replace("shop.", "jobs.")
+    + """\
+  scheduler:
+    extends: {file: process.yaml, service: process}
+    command: [python, -m, jobs.scheduler]
+    labels: {stack.singleton: "true"}
+    mem_limit: 128m
+  mail:
+    build: {context: ., dockerfile_inline: "FROM ${PYTHON_IMAGE}"}
+    command: [python, -m, http.server, "8025"]
+    networks: [web]
+    deploy: {resources: {limits: {memory: 64m}}}
+"""
+)
+# Two that ran at one time: each is seen until its very end.
+TOGETHER = "SELECT count(*) FROM shifts a, shifts b WHERE a.id < b.id AND b.began_at <= a.seen_at"
+WAITING = """SELECT count(*) FROM things WHERE NOT EXISTS
+    (SELECT FROM runs WHERE thing = things.id AND ended_at IS NOT NULL)"""
+IN_FLIGHT = "SELECT count(*) FROM runs WHERE ended_at IS NULL"
+# Jobs that were cut off, or began twice.
+WRONG = "SELECT thing FROM runs GROUP BY thing HAVING count(*) > 1 OR count(ended_at) < count(*)"
+TABLES = "python -m jobs.tables"
+OTHERS = ("traefik", "postgres", "backup", "mail", "redis")
+
+
+class Jobs(Beside):
+    def __init__(self, folder: Path) -> None:
+        own = "REDIS_URL=unix:///run/redis/redis.sock\n"
+        super().__init__(folder, "processes", "jobs", own, APP_DIR="../jobs", APP="jobs.web:app", MIGRATE=TABLES)
+        self.override(OVERRIDE)
+
+    def override(self, text: str) -> None:
+        (self.folder / "compose.override.yaml").write_text(text)
+
+    def redis(self, *command: str, check: bool = True) -> str:
+        cli = ("exec", "-T", "redis", "redis-cli", "-e", "-s", "/data/redis.sock")
+        return self.compose(*cli, *command, check=check).strip()
+
+    def queue(self, count: int) -> list[int]:
+        """Give the app so many jobs."""
+        with self.client() as client:
+            return [int(client.post("/things", json={"name": "a job"}).json()["id"]) for _ in range(count)]
+
+    def all_done(self) -> bool:
+        return self.psql(WAITING) == "0"
+
+    def images(self) -> set[str]:
+        """The images of the slots and the processes."""
+        found = self.compose("ps", "--format", "{{.Service}} {{.Image}}").splitlines()
+        return {image for service, image in map(str.split, found) if service not in OTHERS}
+
+
+class Work:
+    """A client that gives the app three jobs a second; `given` has those that it took, `refused` its other answers."""
+
+    def __init__(self, address: str) -> None:
+        self.address, self.given, self.refused, self.ending = address, list[int](), list[str](), threading.Event()
+
+    def __enter__(self) -> Self:
+        self.thread = threading.Thread(target=self.give)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ending.set()
+        self.thread.join()
+
+    def give(self) -> None:
+        with httpx2.Client(base_url=self.address, verify=False, timeout=30) as client:
+            while not self.ending.wait(0.33):
+                answer = client.post("/things", json={"name": "a job"})
+                if answer.status_code == 201:
+                    self.given.append(answer.json()["id"])
+                else:
+                    self.refused.append(f"{answer.status_code} {answer.text[:200]}")
