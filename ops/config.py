@@ -34,6 +34,7 @@ OWN_SOCKET = "host=/var/run/postgresql"
 OF_THE_STACK = ("traefik", "app-1", "app-2", "user", "migrate", "postgres", "backup")
 # Whose value says that a service is a process of the app's: process.yaml. And that two may never run at once.
 ROLE, SINGLETON = "stack.role", "stack.singleton"
+CRON = "cron"
 # How many connections each of its containers opens.
 CONNECTIONS = "stack.connections"
 # Bytes that any container needs.
@@ -58,6 +59,7 @@ class Service:
     replicas: int = 1
     # How its image is built, as Compose has it.
     build: dict[str, Any] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ class Config:
     def processes(self) -> list[str]:
         """The app's processes beside the web."""
         return [name for name, one in self.services.items() if name not in OF_THE_STACK and one.labels.get(ROLE)]
+
+    @property
+    def crons(self) -> list[str]:
+        """Those of them that run a crontab."""
+        return [name for name in self.processes if self.services[name].labels[ROLE] == CRON]
 
     @property
     def accessories(self) -> list[str]:
@@ -177,7 +184,8 @@ def service(found: dict[str, Any]) -> Service:
     cpus = float(found.get("cpus") or limits.get("cpus") or 0)
     replicas = found.get("scale", deploy.get("replicas", 1))
     labels = {name: str(value) for name, value in (found.get("labels") or {}).items()}
-    return Service(found.get("image", ""), environment, arguments, memory, cpus, labels, int(replicas), built)
+    command = tuple(found.get("command") or ())
+    return Service(found.get("image", ""), environment, arguments, memory, cpus, labels, int(replicas), built, command)
 
 
 def subnet(place: int, value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -30,6 +30,7 @@ PROGRAMS = {
     "revisions": ("environment", "show"),
     "schema": ("schema", "main"),
     "relay": ("relay", "main"),
+    "cron": ("cron", "main"),
 }
 # The shebang, and not a shell, finds the app's Python: its own path and no symlink's target, or its venv would be lost.
 PROGRAM = """\
@@ -233,6 +234,9 @@ def main() -> None:
     for name in ("probe", "steady"):
         shutil.copy(source / name, STACK / "bin")
         (STACK / "bin" / name).chmod(0o755)
+    # Of which a volume of that name takes its owner.
+    (STACK / "cron").mkdir()
+    os.chown(STACK / "cron", USERS["app"], USERS["app"])
     record_revisions()
     add_users()
     for folder in [Path.cwd(), *map(Path, sys.path[1:])]:

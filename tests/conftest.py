@@ -36,6 +36,7 @@ LONGEST = (
         "stack",
         "host",
         "processes",
+        "cron",
         "switch",
         "bucket",
         "backup",

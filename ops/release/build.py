@@ -101,6 +101,13 @@ def made_of() -> str | None:
     return made.hexdigest() if ids else None
 
 
+def check_release(config: Config, release: str) -> None:
+    """Whether the release can be started with its settings, and its crontab is right. Raises Stop."""
+    check_settings(config, release)
+    for name in config.crons:
+        check_settings(config, release, name, (*config.services[name].command, "--check"))
+
+
 def check_settings(config: Config, release: str, service: str = "app-1", command: tuple[str, ...] = CHECK) -> None:
     """Whether a service's program takes its settings: that of the release, or the one of `service`.
 

@@ -15,9 +15,9 @@ from ops.lock import lock
 from ops.machine.checks import check_room, configuration
 from ops.machine.images import base_images
 from ops.machine.plan import check_sizes
-from ops.release import processes, releases, rollout, slots
+from ops.release import cron, processes, releases, rollout, slots
 from ops.release.app import choose_dockerfile
-from ops.release.build import build_release, check_settings, migrate
+from ops.release.build import build_release, check_release, migrate
 from ops.run import Stop, running, step
 
 
@@ -46,6 +46,8 @@ def deploy(*build_options: str, contract: bool = False) -> None:
         print(f"The database as it was before the migration: ./stack rollback, then {way_back}")
     if said := ask.about_pages(config):
         print(said)
+    for words in cron.troubles(config):
+        print(words)
     print(state_of_backups(config.project))
     print(f"Release {release} serves, after {time.monotonic() - begun:.1f} s.")
 
@@ -61,7 +63,7 @@ def put_into_service(
             with step("Build the image"):
                 release = build_release(config.project, *build_options)
             with step("Check the settings"):
-                check_settings(config, release)
+                check_release(config, release)
             if not contract:
                 refuse_to_take_away(config, release, releases.current())
             processes.start_accessories(config, processes.missing(config))
@@ -112,7 +114,7 @@ def rollback(wanted: str | None) -> None:
             raise Stop(releases.removed(release) if served else none)
         override("RELEASE", release)
         with step("Check the settings"):
-            check_settings(config, release)
+            check_release(config, release)
         answer = rollout.roll_out(release, config)
         slots.keep(project, release, rolled_back=current if release != current and not wanted else None)
     if answer.get("database") == "ok" and answer.get("at_head") is False:

@@ -19,9 +19,9 @@ from ops.machine.checks import check_ports, check_room, configuration
 from ops.machine.images import base_images
 from ops.machine.install import ensure_docker
 from ops.machine.plan import check_sizes
-from ops.release import processes, releases, rollout, slots
+from ops.release import cron, processes, releases, rollout, slots
 from ops.release.app import choose_dockerfile
-from ops.release.build import build_all, check_settings, is_built, migrate
+from ops.release.build import build_all, check_release, check_settings, is_built, migrate
 from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, running, step
 
 
@@ -78,6 +78,8 @@ def up() -> None:
         print(f"This is release {release}. The checkout is {checkout}: `./stack deploy` puts it into service.")
     if said := ask.about_pages(config):
         print(said)
+    for words in cron.troubles(config):
+        print(words)
     print(state_of_backups(config.project, first=not before))
     changed = "Nothing changed" if running(config.project) == before and not migrated else "Up"
     print(f"{changed}, in {time.monotonic() - begun:.1f} s.")
@@ -140,7 +142,7 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool, bool]:
         owner.check_volume(config)
     with step("Check the settings"):
         if changed:
-            check_settings(config, release)
+            check_release(config, release)
         if changed and own:
             check_settings(config, release, "backup", ("settings",))
         check_store(config)

@@ -11,6 +11,13 @@ CREATE TABLE IF NOT EXISTS runs (
     began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at timestamptz
 );
+CREATE TABLE IF NOT EXISTS beats (
+    job text NOT NULL,
+    due timestamptz NOT NULL,
+    release text NOT NULL,
+    began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at timestamptz
+);
 CREATE TABLE IF NOT EXISTS shifts (
     id serial PRIMARY KEY,
     began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
