@@ -22,6 +22,7 @@ NUMBER = r"[1-9]\d{0,8}"
 # What a setting may be that no program in a container refuses, and that in words; traefik/settings has Traefik's.
 ALLOWED = {
     "DEPLOY_TIMEOUT": (NUMBER, "a whole number of seconds"),
+    "HOOK_TIMEOUT": (NUMBER, "a whole number of seconds"),
     "HTTP_PORT": (r"\d{1,5}", "the number of one port"),
     "STATEMENT_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
     "LOCK_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
@@ -76,6 +77,8 @@ class Config:
     ports: tuple[int, int]
     # Seconds that a new slot may take.
     deploy_timeout: int
+    # Seconds that a program of hooks/ may take.
+    hook_timeout: int
     # The command that runs the app's own tests.
     app_test: str
     # None where the setting is empty: runtime/limits.py has the default.
@@ -124,6 +127,7 @@ def parse(text: str) -> Config:
         raise Stop("The service `traefik` must publish HTTP_PORT and HTTPS_PORT: ./stack asks the app through them.", 2)
     own = {
         "DEPLOY_TIMEOUT": str(found["x-deploy"]["timeout"]),
+        "HOOK_TIMEOUT": str(found["x-deploy"]["hook"]),
         "HTTP_PORT": ports[0],
         "HTTPS_PORT": ports[1],
         "MIGRATE_DEADLINE": services["migrate"].environment["STACK_MIGRATE_DEADLINE"],
@@ -145,6 +149,7 @@ def parse(text: str) -> Config:
         subnets=[subnet(place, one["subnet"]) for place, one in enumerate(edge.get("ipam", {}).get("config") or [])],
         ports=(int(ports[0]), int(ports[1])),
         deploy_timeout=int(own["DEPLOY_TIMEOUT"]),
+        hook_timeout=int(own["HOOK_TIMEOUT"]),
         app_test=found["x-deploy"]["test"],
         workers=whole("WORKERS", slot),
         worker_memory=whole("WORKER_MEMORY", slot),

@@ -23,6 +23,7 @@ PLAIN = Config(
     subnets=[ipaddress.ip_network("10.213.80.0/28"), ipaddress.ip_network("fd5b:6c0a:213::/64")],
     ports=(80, 443),
     deploy_timeout=120,
+    hook_timeout=600,
     app_test="pytest",
     workers=None,
     worker_memory=None,

@@ -18,6 +18,7 @@ from ops.machine.plan import check_sizes
 from ops.release import cron, processes, releases, rollout, slots
 from ops.release.app import choose_dockerfile
 from ops.release.build import build_release, check_release, migrate
+from ops.release.hooks import BEFORE, Hooks
 from ops.run import Stop, running, step
 
 
@@ -29,18 +30,21 @@ def deploy(*build_options: str, contract: bool = False) -> None:
     begun = time.monotonic()
     with lock("deploy"):
         config = settle(serving_configuration())
-        checkout = releases.of_checkout()
-        if not (checkout and releases.image_id(config.project, checkout)):
-            check_room()
-        base_images(config)
-        choose_dockerfile()
-        try:
-            release, migrated, way_back = put_into_service(config, build_options, contract)
-        except BaseException:
-            # Of what failed nothing stays.
-            slots.prune(config.project)
-            raise
+        hooks = Hooks(config, "deploy")
+        with hooks.around():
+            checkout = releases.of_checkout()
+            if not (checkout and releases.image_id(config.project, checkout)):
+                check_room()
+            base_images(config)
+            choose_dockerfile()
+            try:
+                release, migrated, way_back = put_into_service(config, hooks, build_options, contract)
+            except BaseException:
+                # Of what failed nothing stays.
+                slots.prune(config.project)
+                raise
         processes.remove_others(config)
+        hooks.run_after()
     mention_what_was_left(config)
     if migrated and way_back:
         print(f"The database as it was before the migration: ./stack rollback, then {way_back}")
@@ -53,7 +57,7 @@ def deploy(*build_options: str, contract: bool = False) -> None:
 
 
 def put_into_service(
-    config: Config, build_options: tuple[str, ...], contract: bool, again: bool = False
+    config: Config, hooks: Hooks, build_options: tuple[str, ...], contract: bool, again: bool = False
 ) -> tuple[str, bool, str | None]:
     """Return the release, whether it migrated, and the command that leads back to before that. Raises Stop."""
     release = None
@@ -61,11 +65,12 @@ def put_into_service(
         try:
             check_sizes(config)
             with step("Build the image"):
-                release = build_release(config.project, *build_options)
+                release = hooks.release = build_release(config.project, *build_options)
             with step("Check the settings"):
                 check_release(config, release)
             if not contract:
                 refuse_to_take_away(config, release, releases.current())
+            hooks.run(BEFORE)
             processes.start_accessories(config, processes.missing(config))
             way_back = name_this_moment(config.project, release)
             with step("Migrate"):
@@ -78,7 +83,7 @@ def put_into_service(
         if again or not release or releases.image_id(config.project, release):
             raise
         print(f"{failure}\nSomebody removed the image of {release} meanwhile: once more.", file=sys.stderr)
-        return put_into_service(config, build_options, contract, again=True)
+        return put_into_service(config, hooks, build_options, contract, again=True)
     slots.keep(config.project, release)
     return release, migrated, way_back
 
@@ -113,10 +118,14 @@ def rollback(wanted: str | None) -> None:
             none = f"There is no image of a release {release}: `./stack releases` lists them."
             raise Stop(releases.removed(release) if served else none)
         override("RELEASE", release)
-        with step("Check the settings"):
-            check_release(config, release)
-        answer = rollout.roll_out(release, config)
-        slots.keep(project, release, rolled_back=current if release != current and not wanted else None)
+        hooks = Hooks(config, "rollback")
+        hooks.release = release
+        with hooks.around():
+            with step("Check the settings"):
+                check_release(config, release)
+            answer = rollout.roll_out(release, config)
+            slots.keep(project, release, rolled_back=current if release != current and not wanted else None)
+        hooks.run_after()
     if answer.get("database") == "ok" and answer.get("at_head") is False:
         print(
             f"The database's schema ({', '.join(answer['schema'])}) is newer than this release's code "

@@ -22,6 +22,7 @@ from ops.machine.plan import check_sizes
 from ops.release import cron, processes, releases, rollout, slots
 from ops.release.app import choose_dockerfile
 from ops.release.build import build_all, check_release, check_settings, is_built, migrate
+from ops.release.hooks import BEFORE, Hooks
 from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, running, step
 
 
@@ -46,11 +47,12 @@ def up() -> None:
             if now != (right := now | (0o755 if path.is_dir() else 0o444)):
                 path.chmod(right)
         config = settle(config)
-        before = running(config.project)
+        hooks, before = Hooks(config, "up"), running(config.project)
         try:
-            release, as_it_was, migrated = start_stack(config, bool(slots.serving(config.project)))
-            with step("Wait for an answer"):
-                wait_for_answer(config, untouched=bool(before) and running(config.project) == before)
+            with hooks.around():
+                release, as_it_was, migrated = start_stack(config, hooks, bool(slots.serving(config.project)))
+                with step("Wait for an answer"):
+                    wait_for_answer(config, untouched=bool(before) and running(config.project) == before)
         except (Stop, KeyboardInterrupt) as failure:
             failed = isinstance(failure, Stop) and failure.code == 1
             if failed:
@@ -66,6 +68,7 @@ def up() -> None:
         else:
             slots.keep(config.project, release)
             processes.remove_others(config, accessories=True)
+            hooks.run_after()
     wait_for_certificates(config, since)
     print(f"\n{config.address}")
     ours, row = (
@@ -127,14 +130,14 @@ def refuse_empty(config: Config) -> None:
             )
 
 
-def start_stack(config: Config, serving: bool) -> tuple[str, bool, bool]:
+def start_stack(config: Config, hooks: Hooks, serving: bool) -> tuple[str, bool, bool]:
     """Start what isn't running; return the release, whether all was as it should be, and whether it migrated.
 
     Raises Stop.
     """
     major.refuse_another(config)
     with step("Build the images"):
-        release = build_all(config.project)
+        release = hooks.release = build_all(config.project)
     own = dotenv.own_postgres()
     changed = slots.changed(config, release) if serving else {*slots.SLOTS, *slots.LEFT_ALONE}
     if changed and own:
@@ -150,6 +153,9 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool, bool]:
         forget_stuck(config.project)
     if own and not changed.isdisjoint(slots.LEFT_ALONE):
         refuse_empty(config)
+    migrates = not serving or not changed.isdisjoint(slots.SLOTS)
+    if migrates:
+        hooks.run(BEFORE)
     processes.start_accessories(config, config.accessories)
     if not serving:
         with step("Start Postgres, migrate, start the slots and Traefik"):
@@ -178,7 +184,9 @@ def start_stack(config: Config, serving: bool) -> tuple[str, bool, bool]:
     migrated = False
     # What the slots answer is about the database that they have: a changed setting may name another. Without Alembic
     # nobody knows where the schema is, and the migration ran when this release came.
-    if not changed.isdisjoint(slots.SLOTS) or not answer.get("at_head", True):
+    if migrates or not answer.get("at_head", True):
+        if not migrates:
+            hooks.run(BEFORE)
         with step("Migrate"):
             migrated = migrate(config.project)
     if changed.difference(slots.LEFT_ALONE):

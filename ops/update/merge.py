@@ -29,6 +29,7 @@ YOURS = (
     ".env",
     "app.env",
     "compose.override.yaml",
+    "hooks/",
 )
 # The user's from the first edit on: a fork has a page of its own there.
 ONCE_EDITED = ("README.md",)
