@@ -6,12 +6,12 @@ that a short restart of Postgres costs it nothing; one that may have written nev
 
 import asyncio
 import logging
-import sys
 import time
 import traceback
 from collections.abc import Iterator
 from typing import Any
 
+from . import lines
 from .health import ASGIApp, Message, Receive, Scope, Send, answer
 
 # Seconds after which a client may ask again.
@@ -115,7 +115,7 @@ class Away:
         if now - self.said.get(line, -QUIET) >= QUIET:
             # Those of now alone: more than a worker meets in its life need not be kept.
             self.said = {one: when for one, when in self.said.items() if now - when < QUIET} | {line: now}
-            print(f"503, for the database is away: {line}", file=sys.stderr)
+            lines.say(f"503, for the database is away: {line}", logging.WARNING)
 
 
 def fresh(scope: Scope) -> Scope:

@@ -1,15 +1,15 @@
 """The app, found as `fastapi run` finds it: https://fastapi.tiangolo.com/fastapi-cli/"""
 
 import inspect
+import logging
 import re
 import sys
-import traceback
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from . import hints
+from . import hints, lines
 from .limits import Wrong
 
 # In this order.
@@ -76,10 +76,10 @@ def load_or_exit(found: Found) -> Any:
     try:
         return load(found)
     except Wrong as wrong:
-        print(wrong, file=sys.stderr)
+        lines.say(str(wrong), logging.ERROR)
         sys.exit(2)
     except Exception as error:
-        traceback.print_exc()
+        sys.excepthook(type(error), error, error.__traceback__)
         hints.say(str(error))
         sys.exit(1)
 

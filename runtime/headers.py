@@ -3,10 +3,10 @@
 https://cheatsheetseries.owasp.org/cheatsheets/HTTP_Headers_Cheat_Sheet.html. Traefik adds those that no app sets.
 """
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
+from . import lines
 from .find import is_fastapi
 from .health import ASGIApp, Message, Receive, Scope, Send
 
@@ -72,9 +72,8 @@ class Headers:
             return self.policy
         if own.get(b"content-type", b"").startswith(b"text/html") and not self.told:
             self.told = True
-            print(
+            lines.say(
                 f"{path} is HTML, and may load nothing: CONTENT_SECURITY_POLICY in .env, or a header of the app's own, "
-                "says what it may.",
-                file=sys.stderr,
+                "says what it may."
             )
         return STRICT

@@ -3,7 +3,8 @@
 import logging
 import os
 import re
-import sys
+
+from . import lines
 
 HINTS = {
     r"permission denied for (?:schema|database)|must be owner of": (
@@ -28,7 +29,7 @@ def say(words: str) -> None:
     for pattern, hint in HINTS.items():
         if hint not in told and re.search(pattern, words):
             told.add(hint)
-            print(hint.format(role=os.environ.get("STACK_ROLE", "app")), file=sys.stderr, flush=True)
+            lines.say(hint.format(role=os.environ.get("STACK_ROLE", "app")))
 
 
 class Handler(logging.Handler):

@@ -81,11 +81,13 @@ class Sizes:
 
     workers: int
     pool_size: int
+    # How many there are at one time.
+    containers: int = SLOTS
 
     @property
     def connections(self) -> int:
-        """What the workers of both slots take from Postgres at most."""
-        return SLOTS * self.workers * self.pool_size
+        """What the workers of all of them take from Postgres at most."""
+        return self.containers * self.workers * self.pool_size
 
 
 def sizes(
@@ -95,8 +97,13 @@ def sizes(
     max_connections: int,
     cpus: float | None,
     memory: int | None,
+    replicas: int = SLOTS,
+    surge: int = 0,
 ) -> Sizes:
-    """Complete what is None, and raise Wrong, with the arithmetic and what to set, where it does not fit."""
+    """Complete what is None, and raise Wrong, with the arithmetic and what to set, where it does not fit.
+
+    `replicas` are the containers that serve, `surge` those that a rollout starts before it stops one.
+    """
     count = workers or worker_count(worker_memory, cpus, memory)
     needed = count * worker_memory + RESERVE
     if memory is not None and needed > memory // MIB:
@@ -107,17 +114,24 @@ def sizes(
             f"around them are {needed} MiB, and APP_MEMORY is {limit} MiB. "
             f"Set {f'WORKERS={fitting} or ' if fitting > 0 else ''}APP_MEMORY={needed}m."
         )
-    all_workers, share = SLOTS * count, max_connections - RESERVED_CONNECTIONS
+    containers = replicas + surge
+    all_workers, share = containers * count, max_connections - RESERVED_CONNECTIONS
     most = share // all_workers
     size = pool_size or min(POOL_SIZE, max(1, most))
     if size > most:
         enough = all_workers * size + RESERVED_CONNECTIONS
         raise Wrong(
-            f"The pools don't fit into Postgres: {SLOTS} slots x {count} workers x POOL_SIZE={size} are "
-            f"{all_workers * size} connections, and of MAX_CONNECTIONS={max_connections} the app may have {share}. "
+            f"The pools don't fit into Postgres: {containers} {named(replicas, surge)} x {count} workers x "
+            f"POOL_SIZE={size} are {all_workers * size} connections, and of MAX_CONNECTIONS={max_connections} the app "
+            f"may have {share}. "
             f"Set {f'POOL_SIZE={most} or ' if most else ''}MAX_CONNECTIONS={enough}."
         )
-    return Sizes(count, size)
+    return Sizes(count, size, containers)
+
+
+def named(replicas: int, surge: int) -> str:
+    """What a message calls the containers: slots, or replicas, where another engine has other numbers of them."""
+    return "slots" if (replicas, surge) == (SLOTS, 0) else f"replicas ({surge} of them SURGE)"
 
 
 def _read(path: Path) -> str:

@@ -4,6 +4,7 @@ One at a time by an advisory lock, with timeouts that reach every libpq by PGOPT
 away, and for tables in use, and says which revision failed and where the schema is.
 """
 
+import logging
 import os
 import re
 import shlex
@@ -15,7 +16,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import demand, environment, hints, relay, settings
+from . import demand, environment, hints, lines, relay, settings
 from .limits import Wrong
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Migration:
             fail(failure)
         if why not in self.said:
             self.said.add(why)
-            say(why)
+            lines.say(why)
         time.sleep(PAUSE)
 
     def run(self, command: list[str]) -> None:
@@ -104,7 +105,7 @@ class Migration:
             self.lock(connection)
             contained = self.contents(connection)
             if self.is_newer(contained):
-                return say("The schema is newer than this code: there is nothing to do.")
+                return lines.say("The schema is newer than this code: there is nothing to do.")
             before = self.current(connection)
             while True:
                 code, last, step = self.attempt(command)
@@ -113,14 +114,14 @@ class Migration:
                 if not IN_USE.search(last) or time.monotonic() > self.deadline:
                     hints.say(last)
                     fail(f"Failed: {step or shlex.join(command)}.{self.where(connection)}", code)
-                say("A table is in use; trying again.")
+                lines.say("A table is in use; trying again.")
                 time.sleep(PAUSE)
             after = self.current(connection)
             self.remember(connection, after, contained)
         if not self.graph:
-            say("The migration's command ran.")
+            lines.say("The migration's command ran.")
         elif after != before:
-            say(f"The schema went from {', '.join(sorted(before)) or 'the base'} to {', '.join(sorted(after))}.")
+            lines.say(f"The schema went from {', '.join(sorted(before)) or 'the base'} to {', '.join(sorted(after))}.")
 
     def attempt(self, command: list[str]) -> tuple[int, str, str | None]:
         """Run it once, its lines passed on; return its exit code, its last lines, and the step that Alembic named."""
@@ -133,7 +134,7 @@ class Migration:
         last: deque[str] = deque(maxlen=200)
         step = None
         for line in process.stdout:
-            print(line, end="", file=sys.stderr, flush=True)
+            lines.say(line.rstrip("\n"))
             last.append(line)
             found = RUNNING.search(line)
             step = " ".join(found["step"].split()) if found else step
@@ -184,12 +185,8 @@ def value(connection: "psycopg.Connection[Any]", statement: str, *parameters: ob
     return row[0] if row else None
 
 
-def say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
-
-
 def fail(words: str, code: int = 1) -> NoReturn:
-    say(words)
+    lines.say(words, logging.ERROR)
     raise SystemExit(code if 0 < code < 128 else 1)
 
 
@@ -208,7 +205,7 @@ def main() -> int:
     chosen, known = begin(environment.OWNER), environment.migrations()
     command = shlex.split(chosen.migrate or ("alembic upgrade heads" if known else "none"))
     if command == ["none"]:
-        say("There is no migration: MIGRATE names a command.")
+        lines.say("There is no migration: MIGRATE names a command.")
         return 0
     # Before the app's packages, of which this process needs none, and some are too old for psycopg.
     sys.path.insert(1, str(environment.STACK / "db"))

@@ -8,6 +8,11 @@ from ipaddress import ip_address
 PATIENCE = 0.05
 
 
+def plain(host: str) -> str:
+    """A peer's address as IPv4 has it, where a socket for both says ::ffff:192.0.2.1."""
+    return host.removeprefix("::ffff:") if "." in host else host
+
+
 def open_door(listener: socket.socket) -> None:
     """Have the kernel keep back who has connected and said nothing."""
     listener.setblocking(False)
@@ -29,6 +34,6 @@ def answer(listener: socket.socket, answers: dict[str, Callable[[], bool]]) -> b
             if tell and method in ("GET", "HEAD"):
                 status = "200 OK" if tell() else "503 Service Unavailable"
             connection.send(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
-            return status == "200 OK" and not ip_address(peer).is_loopback
+            return status == "200 OK" and not ip_address(plain(peer)).is_loopback
     except OSError:
         return False

@@ -1,20 +1,20 @@
 """The command of a slot, PID 1: checks the settings, finds the app, and becomes the workers' supervisor."""
 
+import logging
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from . import environment, find, relay, schema, settings
+from . import environment, find, lines, relay, schema, settings
 from .demand import OnDemand
 from .limits import Sizes, Wrong
 from .settings import Settings
 from .supervisor import SIGNALS, Supervisor
 
-# Where PID 1 answers probes: readiness.py.
-PORT = 8001
 # The role that serves.
 ROLE = "app"
 
@@ -53,21 +53,40 @@ def main() -> int:
         )
     chosen, found, sizes = begin()
     os.environ["STACK_POOL_SIZE"] = str(sizes.pool_size)
+    # Bound, and listening only once a worker does: until then Traefik is refused and asks the other slot.
+    listener, probes = (
+        bind("PORT", chosen.host, chosen.port),
+        bind("READINESS_PORT", chosen.host, chosen.readiness_port),
+    )
+    probes.listen()
+    if sizes.workers > 1:
+        # With one worker there is nobody to share with, and PID 1 stays small.
+        from . import worker
+
+        worker.share()
+    numbers = sizes.workers, chosen.drain_seconds, chosen.graceful_seconds
+    return Supervisor(partial(work, found, chosen), listener, *numbers, probes, programs(chosen)).run()
+
+
+def bind(setting: str, host: str, port: int) -> socket.socket:
+    """A socket of that address, for IPv4 too where it is `::`. Raises Wrong."""
+    try:
+        bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if ":" in host:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        bound.bind((host, port))
+    except OSError as error:
+        raise Wrong(f"{setting}={port} is wrong: HOST={host} can't be listened on there: {error.strerror}.") from None
+    return bound
+
+
+def work(found: find.Found, chosen: Settings, listener: socket.socket, serving: Callable[[], None]) -> int:
+    """What each worker does, in its own process."""
     from . import worker
 
-    worker.share()
     made = worker.config(worker.application(found, chosen), chosen)
-    # Bound, and listening only once a worker does: until then Traefik is refused and asks the other slot.
-    listener = made.bind_socket()
-    return Supervisor(
-        partial(worker.work, made, chosen.watchdog_seconds),
-        listener,
-        sizes.workers,
-        chosen.drain_seconds,
-        chosen.graceful_seconds,
-        socket.create_server(("", PORT)),
-        programs(chosen),
-    ).run()
+    return worker.work(made, chosen.watchdog_seconds, listener, serving)
 
 
 def ask_database() -> None:
@@ -77,7 +96,7 @@ def ask_database() -> None:
         sys.path.insert(1, str(environment.STACK / "db"))
         said = schema.Asker(environment.libpq_url()).ask()
         if said["database"] != "ok":
-            print(f"DATABASE_URL is wrong: the database can't be used: {said['why']}", file=sys.stderr, flush=True)
+            lines.say(f"DATABASE_URL is wrong: the database can't be used: {said['why']}", logging.ERROR)
         os._exit(said["database"] != "ok")
     if os.waitpid(child, 0)[1]:
         raise SystemExit(2)
@@ -92,5 +111,5 @@ def check() -> int:
     if "--database" in sys.argv:
         ask_database()
     find.load_or_exit(found)
-    print(f"The app is {found.module}.", file=sys.stderr)
+    lines.say(f"The app is {found.module}.")
     return 0

@@ -4,17 +4,18 @@ In the container each has the prefix STACK_, so that none hides a variable of th
 """
 
 import contextlib
+import ipaddress
+import logging
 import os
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache, wraps
 from typing import Any
 
-from . import limits
+from . import limits, lines
 from .limits import Wrong
 
 PREFIX = "STACK_"
@@ -29,6 +30,13 @@ class Settings:
     # module:attribute; empty: found as `fastapi run` finds it.
     app: str = ""
     log_level: str = "info"
+    # text, or json: a line of JSON for each, its traceback in it (lines.py).
+    log_format: str = "text"
+
+    # Where the app listens, and PID 1 for probes. `::` is IPv6 and IPv4.
+    host: str = "0.0.0.0"  # noqa: S104 - the container's own network
+    port: int = 8000
+    readiness_port: int = 8001
 
     # Uvicorn workers of one slot; None: from the container's limits.
     workers: int | None = None
@@ -57,6 +65,9 @@ class Settings:
     pool_size: int | None = None
     # What Postgres allows in all.
     max_connections: int = limits.MAX_CONNECTIONS
+    # Containers that serve at one time, and those that a rollout starts before it stops as many: they share it.
+    replicas: int = limits.SLOTS
+    surge: int = 0
     # Seconds for which a request that only reads waits for a database that is away.
     pool_timeout: float = 2
 
@@ -66,6 +77,8 @@ class Settings:
     migrate_deadline: float = 300
 
     def __post_init__(self) -> None:
+        if self.port == self.readiness_port:
+            raise Wrong(f"READINESS_PORT={self.readiness_port} is wrong: PORT is the same.")
         if self.graceful_seconds < 1:
             raise Wrong(
                 f"STOP_GRACE_SECONDS={self.stop_grace_seconds:g} is wrong: DRAIN_SECONDS={self.drain_seconds:g} "
@@ -87,7 +100,7 @@ class Settings:
     def sizes(self) -> limits.Sizes:
         """Workers and connections in this container. Raises Wrong where they don't fit."""
         given = self.workers, self.worker_memory, self.pool_size, self.max_connections
-        return limits.sizes(*given, limits.cpu_limit(), limits.memory_limit())
+        return limits.sizes(*given, limits.cpu_limit(), limits.memory_limit(), self.replicas, self.surge)
 
 
 def between(least: float, most: float, kind: Callable[[str], float] = float) -> Callable[[str], float]:
@@ -110,6 +123,23 @@ def matching(pattern: str, allowed: str) -> Callable[[str], str]:
     return words
 
 
+def networks(text: str) -> str:
+    """Addresses and networks, with commas. One that Uvicorn can't read it would believe nobody by, without a word."""
+    try:
+        for one in text.split(",") if text != "*" else ():
+            ipaddress.ip_network(one.strip())
+    except ValueError:
+        raise Wrong("addresses and networks, with commas, like 10.0.0.0/8, or * for everybody") from None
+    return text
+
+
+def address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise Wrong("an address of this machine, or 0.0.0.0, or :: for IPv6 too") from None
+
+
 def command(text: str) -> str:
     try:
         shlex.split(text)
@@ -122,8 +152,13 @@ NAME = r"[^\W\d]\w*"
 READERS: dict[str, Callable[[str], Any]] = {
     "app": matching(rf"{NAME}(\.{NAME})*:{NAME}", "module:attribute, like main:app"),
     "log_level": matching("critical|error|warning|info|debug", "one of critical, error, warning, info, debug"),
+    "host": address,
+    "port": between(1, 65_535, int),
+    "readiness_port": between(1, 65_535, int),
+    "log_format": matching("text|json", "text or json"),
     "workers": between(1, 64, int),
     "worker_memory": between(32, 1_000_000, int),
+    "forwarded_allow_ips": networks,
     "body_limit": between(1000, 1 << 40, int),
     "watchdog_seconds": between(1, 86_400),
     "drain_seconds": between(0, 600),
@@ -131,6 +166,8 @@ READERS: dict[str, Callable[[str], Any]] = {
     "database_url": matching("postgres(ql)?://.*", "a URL like postgresql://user:password@host:5432/name"),
     "pool_size": between(1, 1000, int),
     "max_connections": between(limits.RESERVED_CONNECTIONS + 4, 10_000, int),
+    "replicas": between(1, 10_000, int),
+    "surge": between(0, 10_000, int),
     "pool_timeout": between(0, 60),
     "migrate": command,
     "migrate_deadline": between(0.1, 86_400),
@@ -179,10 +216,11 @@ def program(run: Callable[[], int]) -> Callable[[], int]:
 
     @wraps(run)
     def main() -> int:
+        lines.begin()
         try:
             return run()
         except Wrong as wrong:
-            print(wrong, file=sys.stderr)
+            lines.say(str(wrong), logging.ERROR)
             return 2
 
     return main

@@ -13,6 +13,7 @@ and a new worker has only the app left to import. Standard library only.
 
 import contextlib
 import gc
+import logging
 import math
 import mmap
 import os
@@ -24,7 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from . import limits, readiness
+from . import limits, lines, readiness
 from .demand import OnDemand
 from .notes import DRAINING, WORKERS, write_line, write_readiness
 
@@ -223,11 +224,11 @@ class Supervisor:
         how = self.reason(code)
         self.write_down(how)
         if code > 0 and not served and not self.serves():
-            print(f"Worker {pid} could not start, and no other serves: so ends this slot.", file=sys.stderr)
+            lines.say(f"Worker {pid} could not start, and no other serves: so ends this slot.", logging.ERROR)
             self.failure = code
             self.stop(AT_ONCE)
             return
-        print(f"Worker {pid} ended after {lived:.0f} s: {how}. Another starts.", file=sys.stderr)
+        lines.say(f"Worker {pid} ended after {lived:.0f} s: {how}. Another starts.", logging.WARNING)
         self.start(index, RESTART_DELAY if lived < SHORT_LIFE else 0)
 
     def refuse_while_nobody_serves(self) -> None:
@@ -260,7 +261,7 @@ class Supervisor:
         if not self.serves():
             # Traefik sends nothing to a slot that does not serve yet.
             return self.stop(AT_ONCE)
-        print(f"Draining for {self.drain_seconds:g} s.", file=sys.stderr)
+        lines.say(f"Draining for {self.drain_seconds:g} s.")
         self.alarm = time.monotonic() + self.drain_seconds
 
     def drain(self) -> None:
@@ -272,7 +273,7 @@ class Supervisor:
     def on_time(self) -> None:
         """The drain is over, or the workers' time to end."""
         if self.stopping:
-            print(f"Killed, for they did not end: workers {', '.join(map(str, self.workers))}.", file=sys.stderr)
+            lines.say(f"Killed, for they did not end: workers {', '.join(map(str, self.workers))}.", logging.WARNING)
             self.send(signal.SIGKILL)
             self.alarm = math.inf
         else:

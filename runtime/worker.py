@@ -13,13 +13,13 @@ from pathlib import Path
 
 import uvicorn
 
-from . import find, hints, invalid, settings
+from . import find, hints, invalid, lines, settings
 from .away import Away
 from .body import BodyLimit
 from .headers import Headers, documentation
 from .health import ASGIApp, Health
 from .limits import MIB
-from .peer import FromTraefik
+from .peer import believing
 
 # What most apps import, and what survives a fork: memory that all workers share, where the app has it. Never the app's
 # own code: what it does at import, threads or a model on a GPU, may not survive one.
@@ -35,7 +35,6 @@ SHARED = (
     "uvicorn.protocols.http.httptools_impl",
     "uvloop",
 )
-PORT = 8000
 # Seconds. Traefik closes a connection that was idle for 60 (idleConnTimeout in traefik/dynamic/app.yaml). Uvicorn must
 # wait longer: a POST on a connection that is just being closed gets 502, because it may not be sent again. A worker
 # whose loop stood still closes old connections before it reads them. The watchdog ends it after 30 s: 40 are enough.
@@ -108,7 +107,7 @@ def application(found: find.Found, chosen: settings.Settings) -> Callable[[], AS
         invalid.bound()
         around = BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit, chosen.worker_memory * MIB)
         made = Headers(Health(around), chosen.content_security_policy, set(documentation(app)))
-        return made if chosen.forwarded_allow_ips else FromTraefik(made, chosen.trusted_proxies)
+        return believing(made, chosen)
 
     return make
 
@@ -119,19 +118,19 @@ def config(app: Callable[[], ASGIApp], chosen: settings.Settings) -> uvicorn.Con
         factory=True,
         # An instance with __call__ would be taken for ASGI 2 by an older Uvicorn.
         interface="asgi3",
-        host="0.0.0.0",  # noqa: S104 - the container's own network
-        port=PORT,
+        host=chosen.host,
+        port=chosen.port,
         log_level=chosen.log_level,
         # Traefik logs every request; here it would cost a third of the speed.
         access_log=False,
         server_header=False,
-        # Without the setting FromTraefik does it.
-        proxy_headers=bool(chosen.forwarded_allow_ips),
-        forwarded_allow_ips=chosen.forwarded_allow_ips,
+        # peer.py does it.
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=chosen.graceful_seconds,
     )
     # It has just set up its logging.
+    lines.of_uvicorn()
     logging.getLogger("uvicorn").addHandler(hints.Handler(logging.ERROR))
     return made
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -23,10 +24,15 @@ STEP = 64
 SHARES = ((75, 25), (90, 25), (90, 15), (100, 15))
 
 
-def plan(as_json: bool) -> None:
+def plan(as_json: bool, replicas: int | None, surge: int) -> None:
+    """Of this machine, or of an app that runs `replicas` times, on whatever machines and engine. Raises Stop with 2."""
+    if replicas is not None and (replicas < 1 or surge < 0):
+        raise Stop(f"--replicas {replicas} --surge {surge} is wrong: one or more, and none or more.", 2)
     ensure_docker()
-    found = figures(configuration())
-    print(json.dumps(found, indent=2) if as_json else plan_table(found))
+    config = configuration()
+    found = scale(config, engine_facts()["NCPU"], replicas, surge) if replicas else figures(config)
+    table = scale_table if replicas else plan_table
+    print(json.dumps(found, indent=2) if as_json else table(found))
 
 
 def check_sizes(config: Config) -> None:
@@ -76,6 +82,56 @@ def compute(config: Config, cpus: int, memory: int) -> dict[str, Any]:
         "problem": problem,
         "change": change,
     }
+
+
+def scale(config: Config, cpus: int, replicas: int, surge: int) -> dict[str, Any]:
+    """What so many replicas need of memory and of Postgres, and what a pooler between them changes."""
+    slot, postgres = config.services["app-1"], config.services["postgres"]
+    each = config.worker_memory or limits.WORKER_MEMORY
+    workers = config.workers or limits.worker_count(each, slot.cpus or cpus / limits.SLOTS, slot.memory)
+    pool, containers = config.pool_size or limits.POOL_SIZE, replicas + surge
+    processes = {name: connections_of(config.services[name]) for name in config.processes}
+    app = containers * workers * pool
+    # https://wiki.postgresql.org/wiki/Number_Of_Database_Connections: cores x 2, and the disks that seek.
+    busy = 2 * math.ceil(postgres.cpus or cpus) + 1
+    return {
+        "replicas": replicas,
+        "surge": surge,
+        "workers": workers,
+        "pool_size": pool,
+        "assumed": not config.pool_size,
+        "memory": {"each": slot.memory // limits.MIB, "sum": containers * slot.memory // limits.MIB},
+        "connections": {"app": app, "processes": processes, "reserved": limits.RESERVED_CONNECTIONS},
+        "max_connections": app + sum(processes.values()) + limits.RESERVED_CONNECTIONS,
+        "pooler": {
+            "max_client_conn": app + sum(processes.values()),
+            "default_pool_size": busy,
+            "max_connections": busy + limits.RESERVED_CONNECTIONS,
+        },
+    }
+
+
+def scale_table(found: dict[str, Any]) -> str:
+    memory, connections, pooler = found["memory"], found["connections"], found["pooler"]
+    containers = found["replicas"] + found["surge"]
+    assumed = ", SQLAlchemy's default: POOL_SIZE says what yours opens" if found["assumed"] else ""
+    product = f"{containers} x {found['workers']} workers x {found['pool_size']}"
+    return "\n".join(
+        [
+            f"Replicas: {found['replicas']}, and {found['surge']} more in a rollout",
+            f"  memory: {containers} x {memory['each']} = {memory['sum']} MiB, without what else runs",
+            "",
+            f"Connections to Postgres: it must allow {found['max_connections']} (MAX_CONNECTIONS, max_connections)",
+            f"  the app: {product} = {connections['app']}{assumed}",
+            *(f"  {name}: {count}" for name, count in connections["processes"].items()),
+            f"  kept for migrations, backups and you: {connections['reserved']}",
+            "",
+            f"With PgBouncer in transaction mode: Postgres must allow {pooler['max_connections']}",
+            f"  max_client_conn={pooler['max_client_conn']}, for the connections above",
+            f"  default_pool_size={pooler['default_pool_size']}: twice the CPUs of Postgres, and one",
+            "  What the app then needs: docs/growing.md",
+        ]
+    )
 
 
 def connections_of(process: Service) -> int:

@@ -160,6 +160,15 @@ def test_pools_that_do_not_fit(workers: int, pool_size: int | None, max_connecti
     sizes(workers, 150, pool_size, needed, cpus=2, memory=None)
 
 
+def test_replicas_and_surge_share_postgres() -> None:
+    """Twelve replicas and three of a rollout leave each worker less, and what doesn't fit is said in their number."""
+    assert sizes(2, 150, None, 200, cpus=2, memory=None, replicas=12, surge=3) == Sizes(2, 6, 15)
+    sentence = "15 replicas (3 of them SURGE) x 2 workers x POOL_SIZE=15 are 450 connections"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        sizes(2, 150, 15, 200, cpus=2, memory=None, replicas=12, surge=3)
+    assert sizes(2, 150, 15, 470, cpus=2, memory=None, replicas=12, surge=3).connections == 450
+
+
 def test_reserve_is_what_postgres_keeps() -> None:
     """The arithmetic here and the server's: reserved_connections, and 3 for the superuser by default."""
     found = re.search(r"^reserved_connections = (\d+)$", (REPO / "postgres/postgresql.conf").read_text(), re.MULTILINE)

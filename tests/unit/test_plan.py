@@ -5,6 +5,7 @@ import pytest
 from ops.config import Config
 from ops.machine import plan
 from ops.run import Stop
+from runtime import limits
 from tests import configs
 from tests.configs import service
 
@@ -83,3 +84,21 @@ def test_connections_that_are_assumed() -> None:
     assert "MAX_CONNECTIONS=260, or give the app's pool 5 and say so by POOL_SIZE" in tight
     known = plan.compute(config(pool_size=15), 2, 3900)
     assert "assumption" not in plan.plan_table(known)
+
+
+def test_many_replicas() -> None:
+    """What twelve and three in a rollout need, with and without a pooler; a replica itself starts with that."""
+    found = plan.scale(config(workers=2, pool_size=15), 4, 12, 3)
+    assert (found["memory"]["sum"], found["connections"]["app"], found["max_connections"]) == (7680, 450, 470)
+    assert (found["pooler"]["default_pool_size"], found["pooler"]["max_connections"]) == (9, 29)
+    table = plan.scale_table(found)
+    assert "15 x 2 workers x 15 = 450\n" in table
+    assert "POOL_SIZE" in plan.scale_table(plan.scale(config(), 4, 12, 3))
+    assert limits.sizes(2, 150, 15, 470, 2, None, 12, 3).connections == 450
+
+
+def test_no_replicas() -> None:
+    """Refused before anything is asked."""
+    with pytest.raises(Stop, match="--replicas 0") as stop:
+        plan.plan(False, 0, 1)
+    assert stop.value.code == 2

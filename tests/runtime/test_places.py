@@ -1,0 +1,143 @@
+"""Where a slot serves: on whatever address, as whoever, with little to write to, alone or with others."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.slots import Slot, children
+from tests.stack.stacks import wait_until
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for namespaces")
+
+Start = Callable[..., Slot]
+# Of a package that all apps of FastAPI's import.
+LIBRARY = "_pydantic_core"
+# A read-only root with nothing to write to but /tmp, where the app is, no /dev/shm, and a /proc that takes nothing.
+CLOSED = """
+set -e
+new=$(mktemp -d)
+mount -t tmpfs -o mode=1777 none $new
+cp -r . $new
+chmod -R a+rX $new
+while umount /dev/shm 2> /dev/null; do :; done
+mount --move $new /tmp
+mount -o remount,bind,ro /
+mount -o remount,bind,ro /proc
+cd /tmp
+export SLOT_FOLDER=/tmp
+exec "$@"
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    begun: list[Slot] = []
+
+    def start(*inside: str, **settings: str) -> Slot:
+        begun.append(Slot(tmp_path, *inside, **{"WORKERS": "1", **settings}))
+        return begun[-1]
+
+    yield start
+    for slot in begun:
+        slot.stop()
+
+
+def maps(pid: int) -> str:
+    return Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_one_worker_and_a_small_parent(start: Start) -> None:
+    """With one worker PID 1 has none of the app's libraries, and replaces it all the same; with two it shares them."""
+    slot = start()
+    slot.starts()
+    [worker] = children(slot.first)
+    assert LIBRARY in maps(worker)
+    assert LIBRARY not in maps(slot.first)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: children(slot.first) not in ([worker], []) and slot.is_ready(), 60)
+    assert slot.ask()[0] == 200
+    assert "SIGKILL. Another starts." in slot.stop()
+    slot = start(WORKERS="2")
+    slot.starts()
+    assert LIBRARY in maps(slot.first)
+
+
+@pytest.mark.parametrize(
+    ("host", "asked", "client"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("::1", "::1", "::1"),
+        ("::", "::1", "::1"),
+        ("::", "127.0.0.1", "127.0.0.1"),
+    ],
+)
+def test_address_and_ports_are_settings(start: Start, host: str, asked: str, client: str) -> None:
+    """An address of IPv4 or IPv6, or `::` for both: an IPv4 client has its own form of address there, too."""
+    slot = start(HOST=host)
+    slot.starts(asked)
+    assert slot.ask(host=asked) == (200, f'["{client}","http"]')
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104 - what is tested
+def test_networks_that_are_believed(start: Start, host: str) -> None:
+    """Those of FORWARDED_ALLOW_IPS say who the client is, whether the socket is for IPv4 or for both."""
+    told = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+    slot = start(HOST=host, FORWARDED_ALLOW_IPS="192.0.2.0/24, 127.0.0.0/8")
+    slot.starts()
+    assert slot.ask(headers=told)[1] == '["203.0.113.9","https"]'
+    if host == "::":
+        assert slot.ask(host="::1", headers=told)[1] == '["::1","http"]'
+    slot.stop()
+    slot = start(HOST=host, FORWARDED_ALLOW_IPS="192.0.2.0/24")
+    slot.starts()
+    assert slot.ask(headers=told)[1] == '["127.0.0.1","http"]'
+
+
+def test_address_that_is_not_here(start: Start) -> None:
+    """One sentence, and 2."""
+    slot = start(HOST="192.0.2.1")
+    assert slot.process.wait(60) == 2
+    assert slot.stop().startswith(f"PORT={slot.port} is wrong: HOST=192.0.2.1 can't be listened on there: ")
+
+
+def test_closed_container_of_an_unknown_user(start: Start) -> None:
+    """A uid that nobody knows with group 0, a read-only root with only /tmp, no /dev/shm, no say in oom_score_adj."""
+    whoever = ("setpriv", "--reuid=1000730000", "--regid=0", "--clear-groups", "--no-new-privs", "--inh-caps=-all")
+    slot = start("sh", "-c", CLOSED, "sh", *whoever, WORKERS="2")
+    slot.starts()
+    assert slot.ask("/pid")[0] == 200
+    worker = children(slot.first)[0]
+    status = Path(f"/proc/{worker}/status").read_text()
+    assert "Uid:\t1000730000" in status
+    assert "CapEff:\t0000000000000000" in status
+    assert Path(f"/proc/{worker}/oom_score_adj").read_text() == Path("/proc/self/oom_score_adj").read_text()
+    assert " /dev/shm " not in Path(f"/proc/{worker}/mounts").read_text()
+
+
+def test_lines_of_json(start: Start) -> None:
+    """The layer's own lines, Uvicorn's and those of an app without a logging of its own; a traceback is in its line."""
+    slot = start(LOG_FORMAT="json")
+    slot.starts()
+    assert slot.ask("/broken")[0] == 500
+    said = [json.loads(line) for line in slot.stop().splitlines()]
+    assert all(one["time"].endswith("+00:00") and one["level"] and one["message"] for one in said)
+    found = {(one["logger"], one["message"]): one for one in said}
+    assert ("stack", "Draining for 0 s.") in found
+    assert ("shop", "as planned") in found
+    assert ("uvicorn.error", "Application startup complete.") in found
+    error = found["uvicorn.error", "Exception in ASGI application"]
+    assert error["level"] == "error"
+    assert error["exception"].endswith("RuntimeError: as planned")
+
+
+def test_app_that_cannot_be_imported_in_json(start: Start) -> None:
+    """Its traceback is one line."""
+    slot = start(LOG_FORMAT="json", app="raise RuntimeError('as planned')")
+    assert slot.process.wait(60) == 1
+    first, *_ = (json.loads(line) for line in slot.stop().splitlines())
+    assert (first["level"], first["message"]) == ("error", "RuntimeError: as planned")
+    assert first["exception"].startswith("Traceback")
