@@ -21,6 +21,7 @@ STAND_INS = {
     "POSTGRES_IMAGE": (f"{OURS}postgres:18-{SUITE}", "postgres"),
     "TRAEFIK_IMAGE": (f"{OURS}traefik:v3.7.15", "traefik"),
     "REDIS_IMAGE": (f"{OURS}redis:8-{SUITE}", "redis"),
+    "NGINX_IMAGE": (f"{OURS}nginx:1.30-{SUITE}", "nginx"),
 }
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 

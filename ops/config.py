@@ -32,7 +32,7 @@ ALLOWED = {
 # Where the stack's own Postgres listens.
 OWN_SOCKET = "host=/var/run/postgresql"
 # What compose.yaml has; any other service is of compose.override.yaml.
-OF_THE_STACK = ("traefik", "app-1", "app-2", "user", "migrate", "postgres", "backup")
+OF_THE_STACK = ("traefik", "app-1", "app-2", "user", "migrate", "postgres", "backup", "static", "static-files")
 # Whose value says that a service is a process of the app's: process.yaml. And that two may never run at once.
 ROLE, SINGLETON = "stack.role", "stack.singleton"
 CRON = "cron"
@@ -99,9 +99,15 @@ class Config:
 
     @property
     def accessories(self) -> list[str]:
-        """The other services of compose.override.yaml."""
-        found = (name for name, one in self.services.items() if name not in OF_THE_STACK and not one.labels.get(ROLE))
-        return [name for name in found if self.services[name].replicas]
+        """The other services of compose.override.yaml, and the file server."""
+        ours = {*OF_THE_STACK} - {"static"}
+        found = (name for name, one in self.services.items() if name not in {*ours, *self.processes} and one.replicas)
+        return list(found)
+
+    @property
+    def files(self) -> list[str]:
+        """What brings the static files of a release, where there are any: STATIC_DIR."""
+        return [name for name, one in self.services.items() if name == "static-files" and one.replicas]
 
     @property
     def names(self) -> list[str]:

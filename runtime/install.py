@@ -31,6 +31,7 @@ PROGRAMS = {
     "schema": ("schema", "main"),
     "relay": ("relay", "main"),
     "cron": ("cron", "main"),
+    "publish": ("publish", "main"),
 }
 # The shebang, and not a shell, finds the app's Python: its own path and no symlink's target, or its venv would be lost.
 PROGRAM = """\
@@ -226,6 +227,9 @@ def main() -> None:
     for path in source.glob("*.py"):
         (PACKAGE / path.name).write_text(path.read_text())
     (STACK / "bin").mkdir()
+    # Where publish.py finds its volume, which takes its owner from here.
+    (STACK / "static").mkdir()
+    os.chown(STACK / "static", USERS["app"], USERS["app"])
     for name, (module, function) in PROGRAMS.items():
         program = STACK / "bin" / name
         text = PROGRAM.format(python=sys.executable, code=STACK / "code", module=module, function=function)

@@ -37,6 +37,7 @@ LONGEST = (
         "host",
         "processes",
         "cron",
+        "static",
         "switch",
         "bucket",
         "backup",

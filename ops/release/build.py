@@ -10,12 +10,11 @@ import subprocess
 from pathlib import Path
 
 from ops import dotenv
-from ops.config import Config, override, parse, resolved
+from ops.config import OF_THE_STACK, Config, override, parse, resolved
 from ops.lock import STATE
 from ops.machine.images import chosen_bases
-from ops.release import releases, slots
-from ops.release.slots import LEFT_ALONE
-from ops.run import GONE, PROGRESS, Stop, compose, docker, inspect, running
+from ops.release import processes, releases, slots
+from ops.run import PROGRESS, Stop, compose, docker, running
 
 # What the images of the stack's own services were made of, the last time that they were built.
 BUILT = STATE / "built"
@@ -62,7 +61,7 @@ def build_release(project: str, *options: str) -> str:
 def build_all(project: str) -> str:
     """Build every image, the app's of this checkout where no release serves; return the release. Raises Stop."""
     if not is_built():
-        build(*LEFT_ALONE)
+        build(*built_here(parse(resolved())))
         if made := made_of():
             dotenv.replace_file(BUILT, made)
     return release_to_serve(project)
@@ -77,6 +76,11 @@ def release_to_serve(project: str) -> str:
     return release
 
 
+def built_here(config: Config) -> list[str]:
+    """The stack's own services that run."""
+    return [*slots.LEFT_ALONE, *(name for name in config.accessories if name in OF_THE_STACK)]
+
+
 def is_built() -> bool:
     """Whether the images of the stack's own services are there, of just these files."""
     return BUILT.exists() and BUILT.read_text() == made_of()
@@ -88,8 +92,8 @@ def made_of() -> str | None:
     Compose would find out by a build from its cache, which costs more than all else of a `./stack up`.
     """
     config = parse(resolved())
-    images = [config.services[name].image for name in LEFT_ALONE]
-    builds = [config.services[name].build for name in LEFT_ALONE]
+    images = [config.services[name].image for name in built_here(config)]
+    builds = [config.services[name].build for name in built_here(config)]
     ids = releases.image_ids(*images, *chosen_bases(config).values())
     made = hashlib.sha256(repr((ids, builds)).encode())
     for one in builds:
@@ -151,18 +155,5 @@ def migrate(project: str) -> bool:
     """Run the one-shot migration of the release that RELEASE names; return whether there was one. Raises Stop."""
     if dotenv.own_postgres() and not running(project, "postgres"):
         compose("up", "--detach", "--wait", "--no-recreate", "postgres")
-    compose("up", "--detach", "--no-deps", "--no-build", "migrate")
-    for found in inspect(*running(project, "migrate", ended=True)):
-        try:
-            code = docker("wait", found["Id"], despite=GONE).stdout.strip()
-        except KeyboardInterrupt:
-            docker("stop", found["Id"])
-            raise
-        log = docker("logs", "--since", found["State"]["StartedAt"], found["Id"], despite=GONE)
-        said = log.stdout + log.stderr
-        if code and code != "0":
-            raise Stop("\n".join(["The migration failed:", *said.splitlines()[-20:]]))
-        if code:
-            return bool(log.returncode) or "The schema went from" in said or "The migration's command ran." in said
-    # Somebody's prune took it: nobody knows how it ended, and it may run again.
-    return migrate(project)
+    said = processes.run_once(project, "migrate", "The migration failed:")
+    return said is None or "The schema went from" in said or "The migration's command ran." in said

@@ -1,4 +1,4 @@
-"""Your app's processes beside the web, and other services of compose.override.yaml.
+"""Your app's processes beside the web, and other services of compose.override.yaml; what runs once; static files.
 
 A process runs the release's image: it is replaced after the slots, and goes back with them. Any other service is an
 accessory, a Redis say: it is started first, and a deploy leaves it alone.
@@ -13,7 +13,9 @@ import time
 from ops.config import OF_THE_STACK, ROLE, Config
 from ops.release import slots
 from ops.release.slots import SNAPSHOT, Container
-from ops.run import HERE, Stop, compose, docker, step
+from ops.run import GONE, HERE, PROGRESS, Stop, compose, docker, inspect, running, step
+
+NOT_PLACED = "The static files can't be put in place:"
 
 
 def start_accessories(config: Config, names: list[str]) -> None:
@@ -76,15 +78,52 @@ def wait_until_healthy(config: Config, name: str, timeout: int, restarts: dict[s
         time.sleep(0.5)
 
 
+def run_once(project: str, service: str, failed: str, files: tuple[str, ...] = ()) -> str | None:
+    """Run a service that ends; return what it said, None where that is gone. Raises Stop, which begins with `failed`.
+
+    `files` as for `replace_process`.
+    """
+    compose(*files, "up", "--detach", "--no-deps", "--no-build", service)
+    for found in inspect(*running(project, service, ended=True)):
+        try:
+            code = docker("wait", found["Id"], despite=GONE).stdout.strip()
+        except KeyboardInterrupt:
+            docker("stop", found["Id"])
+            raise
+        log = docker("logs", "--since", found["State"]["StartedAt"], found["Id"], despite=GONE)
+        said = log.stdout + log.stderr
+        if code and code != "0":
+            raise Stop("\n".join([failed, *said.splitlines()[-20:]]))
+        if code:
+            return None if log.returncode else said
+    # Somebody's prune took it: nobody knows how it ended, and it may run again.
+    return run_once(project, service, failed, files)
+
+
+def bring_files(config: Config) -> None:
+    """Make the static files of the release readable, beside those that serve. Raises Stop."""
+    if not config.files:
+        return
+    with step("Bring the static files"):
+        name = f"{config.project}-bring"
+        # One that was killed may have left it.
+        docker("rm", "--force", name, check=False)
+        done = compose("run", "--rm", "--name", name, "--no-deps", "-T", *config.files, "--next", check=False)
+        if done.returncode:
+            said = [line for line in done.stderr.strip().splitlines() if not PROGRESS.match(line)]
+            raise Stop("\n".join(said[-20:]), 2 if done.returncode == 2 else 1)
+
+
 def remove_others(config: Config, accessories: bool = False) -> None:
     """Remove the processes that compose.override.yaml has no more: they would go on with an old release.
 
-    `accessories`: those too, unless a profile that isn't chosen has them: somebody started them by hand.
+    And the file server and its files, where STATIC_DIR is set no more. `accessories`: those too, unless a profile that
+    isn't chosen has them: somebody started them by hand.
     """
-    known, wanted = {*OF_THE_STACK, *config.processes}, [f"project={config.project}", "oneoff=False"]
-    filters = [f"--filter=label=com.docker.compose.{one}" for one in wanted]
+    known = {*OF_THE_STACK, *config.processes} - {"static", "static-files"} | {*config.accessories, *config.files}
+    filters = [f"--filter=label=com.docker.compose.{one}" for one in (f"project={config.project}", "oneoff=False")]
     if accessories:
-        known.update(compose("--profile", "*", "config", "--services").stdout.split())
+        known.update({*compose("--profile", "*", "config", "--services").stdout.split()} - {"static", "static-files"})
     else:
         filters.append(f"--filter=label={ROLE}")
     said = '{{.ID}} {{.Label "com.docker.compose.service"}}'

@@ -29,12 +29,17 @@ def roll_out(release: str, config: Config) -> dict[str, Any]:
     old = releases.current() if releases.current() in running or not running else running[0]
     touched: list[str] = []
     ends = slots.ended(here)
+    # Before any page can refer to them. The pages among them come last.
+    processes.bring_files(config)
     answer: dict[str, Any] = {}
     # The one that serves last: until then it is all there is. The processes once the release is known to serve.
-    for slot in [*sorted(SLOTS, key=before.__contains__), *config.processes]:
+    for slot in [*sorted(SLOTS, key=before.__contains__), *config.processes, *config.files]:
         touched.append(slot)
         try:
             with step(f"Replace {slot}"):
+                if slot in config.files:
+                    processes.run_once(project, slot, processes.NOT_PLACED)
+                    continue
                 if slot in config.processes:
                     processes.replace_process(config, slot, config.deploy_timeout)
                     continue
@@ -70,8 +75,10 @@ def back_to_release(release: str, touched: list[str], config: Config) -> None:
                 timeout = max(config.deploy_timeout, BACK_SECONDS)
                 if slot in SLOTS:
                     replace_slot(slot, config, timeout, None, files, slot == touched[-1])
-                elif known and slot not in snapshot["services"]:
+                elif known and not snapshot["services"].get(slot, {"scale": 0}).get("scale", 1):
                     compose("rm", "--stop", "--force", slot)
+                elif slot in config.files:
+                    processes.run_once(config.project, slot, processes.NOT_PLACED, files)
                 else:
                     processes.replace_process(config, slot, timeout, files)
         except Stop as failure:

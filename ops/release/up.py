@@ -160,6 +160,8 @@ def start_stack(config: Config, hooks: Hooks, serving: bool) -> tuple[str, bool,
     if not serving:
         with step("Start Postgres, migrate, start the slots and Traefik"):
             slots.start_all(config.project, config.processes)
+            for name in config.files:
+                processes.run_once(config.project, name, processes.NOT_PLACED)
             found = slots.now(config.project)
             for slot in slots.SLOTS:
                 rollout.wait_until_ready(slot, found.get(slot), config.deploy_timeout, found.get(slot), {})
@@ -168,6 +170,8 @@ def start_stack(config: Config, hooks: Hooks, serving: bool) -> tuple[str, bool,
         return release, False, True
     if not changed.isdisjoint(slots.LEFT_ALONE):
         # One at a time: `up` stops all that changed before it starts any.
+        # Traefik may be about to ask for them.
+        processes.bring_files(config)
         with step("Update Postgres, its backups and Traefik" if own else "Update Traefik"):
             try:
                 # A Postgres that the slots still use stays until they have another: slots.keep.

@@ -54,6 +54,10 @@ def configured(**settings: str) -> Config:
         ("STATEMENT_TIMEOUT", "2m"),
         ("LOCK_TIMEOUT", "-1"),
         ("MAX_CONNECTIONS", "1e3"),
+        ("STATIC_DIR", "dist"),
+        ("STATIC_PATH", "/static/"),
+        ("API_PATHS", "/api, /ws"),
+        ("STATIC_POLICY", 'default-src "self"'),
     ],
 )
 def test_wrong_setting(setting: str, value: str) -> None:
@@ -71,6 +75,7 @@ def test_wrong_setting(setting: str, value: str) -> None:
         {"DOMAIN": "app.example.com,www.example.com", "ALIASES": "serve", "ACME_EMAIL": "you@example.com"},
         {"ACME_PROFILE": "shortlived", "CERTIFICATE_HOURS": "160"},
         {"TRUSTED_PROXIES": "192.0.2.0/24,2001:db8::/32,198.51.100.7", "RATE_LIMIT": "50", "WRITE_TIMEOUT": "0"},
+        {"STATIC_DIR": "/app/dist", "API_PATHS": "/api,/ws", "STATIC_POLICY": "default-src 'self'; img-src *"},
     ],
     ids=str,
 )
@@ -108,6 +113,16 @@ def test_what_the_command_reads() -> None:
     )
     assert (own.deploy_timeout, own.address, own.names) == (8, "https://a.test:8443", ["a.test", "b.test"])
     assert (own.services["app-2"].cpus, own.workers) == (1.5, 3)
+
+
+@pytest.mark.docker
+def test_static_files_are_there_where_they_are_asked_for() -> None:
+    """Without STATIC_DIR neither the server nor the files, nor a megabyte or a base image for them."""
+    off, on = configured(), configured(STATIC_DIR="/app/dist")
+    assert (off.accessories, off.processes, off.files) == ([], [], [])
+    assert (off.services["static"].memory, off.services["static"].arguments) == (0, {})
+    assert (on.accessories, on.processes, on.files) == (["static"], [], ["static-files"])
+    assert on.services["static"].arguments == {"NGINX_IMAGE": "nginx:stable-alpine-slim"}
 
 
 def test_setting_for_compose_alone(monkeypatch: pytest.MonkeyPatch) -> None:

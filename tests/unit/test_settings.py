@@ -14,13 +14,15 @@ from offline.images import STAND_INS
 from runtime.settings import PREFIX, Settings
 from tests.conftest import REPO
 
+FILES = ("compose.yaml", "fileserver/services.yaml", "traefik/static.env")
+
 
 def listed_in_example() -> set[str]:
     return set(re.findall(r"^# ?([A-Z][A-Z0-9_]+)=", (REPO / ".env.example").read_text(), re.MULTILINE))
 
 
 def used_by_compose() -> set[str]:
-    text = "".join((REPO / path).read_text() for path in ("compose.yaml", "traefik/static.env"))
+    text = "".join((REPO / path).read_text() for path in FILES)
     # Handed to the backup service by name alone.
     named = set(re.findall(r"\bBACKUP_[A-Z0-9_]+", text))
     return named | set(re.findall(r"\$\{([A-Z0-9_]+)", text))
@@ -62,13 +64,16 @@ def test_stand_ins_have_settings() -> None:
 OTHER = {
     "EDGE_IPV6": "false",
     "BACKUP_S3_KEYS": "./keys",
+    "STATIC_DIR": "/other",
     "EDGE_SUBNET": "10.0.0.0/28",
     "EDGE_SUBNET_IPV6": "fd00::/64",
 }
 OTHER |= dict.fromkeys(("APP_MEMORY", "POSTGRES_MEMORY", "TMP_SIZE"), "777m")
 PLACES = {"app-1": "slots", "app-2": "slots", "migrate": "migration", "user": "image"}
-PLACES |= {"traefik": "Traefik", "postgres": "Postgres", "backup": "backups"}
-DEPLOYED, BROUGHT_UP = {"image", "slots", "migration", "command"}, {*PLACES.values(), "network", "command"} - {"image"}
+PLACES |= {"traefik": "Traefik", "postgres": "Postgres", "backup": "backups", "static": "file server"}
+PLACES |= {"static-files": "static files"}
+DEPLOYED = {"image", "slots", "migration", "command", "static files"}
+BROUGHT_UP = {*PLACES.values(), "network", "command"} - {"image"}
 # Which are not for hands.
 WRITTEN = {"RELEASE", "POSTGRES_VOLUME", "COMPOSE_PROJECT_NAME"}
 
@@ -101,12 +106,14 @@ def test_table_of_what_applies_a_setting() -> None:
     """docs/settings.md says of each setting what it reaches, as compose.yaml has it, and which verb applies that."""
     example = (REPO / ".env.example").read_text()
     defaults = dict(re.findall(r"^# ([A-Z][A-Z0-9_]+)=(.*)$", example, re.MULTILINE))
-    before = resolved()
+    # Without it there is nothing that some of them could reach.
+    on = {"STATIC_DIR": "/dist"}
+    before = resolved(**on)
     expected = {}
     for name in defaults.keys() - WRITTEN:
         value = defaults[name]
         another = str(int(value) + 1) if value.isdecimal() else "another"
-        found = reached(before, resolved(**{name: OTHER.get(name, another)}))
+        found = reached(before, resolved(**{**on, name: OTHER.get(name, another)}))
         expected[name] = (found, column(found, DEPLOYED), column(found, BROUGHT_UP))
     page = (REPO / "docs/settings.md").read_text()
     rows = re.findall(r"^\| (`[A-Z].*`) \| ([\w, ]+) \| ([\w ]+) \| ([\w ]+) \|$", page, re.MULTILINE)
