@@ -133,9 +133,10 @@ def wait_for_certificates(config: Config, begun: str) -> None:
             while len(acme_errors(missing, begun)) < len(missing) and time.monotonic() < deadline:
                 time.sleep(0.5)
                 missing = [name for name in missing if problem(name, port)]
+    kept = stored(config)
     for name in config.names:
         if name not in missing:
-            print(lasts(name, served(name, port)), file=sys.stderr)
+            print(lasts(name, served(name, port), renews=name in kept), file=sys.stderr)
     if missing:
         errors = acme_errors(missing, begun)
         reasons = [errors.get(name) or f"{name}: {problem(name, port)}" for name in missing]
@@ -154,9 +155,18 @@ def problem(name: str, port: int) -> str:
     return ""
 
 
-def lasts(name: str, certificate: Certificate) -> str:
+def stored(config: Config) -> set[str]:
+    """The names whose certificates are in Traefik's store: those that it renews."""
+    argv = ("exec", "-T", "traefik", "grep", "-o", '"main": "[^"]*"')
+    found = compose(*argv, config.services["traefik"].environment[f"{ACME}STORAGE"], check=False).stdout
+    return set(re.findall('"main": "(.*)"', found))
+
+
+def lasts(name: str, certificate: Certificate, renews: bool = True) -> str:
     left = certificate.left
     span = f"{left / 86400:.0f} days" if left > 2 * 86400 else f"{left / 3600:.1f} hours"
+    if not renews:
+        return f"The certificate of {name} ends in {span}, and does not renew itself: it is not in Traefik's store."
     if certificate.late():
         return (
             f"Warning: the certificate of {name} ends in {span}, and should have been renewed. "

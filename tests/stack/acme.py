@@ -1,6 +1,7 @@
 """A stack with a domain, and Pebble, Let's Encrypt's own test server, beside it."""
 
 import http.client
+import json
 import re
 import ssl
 import subprocess
@@ -60,6 +61,12 @@ class Secured(Clone):
         """Certificates that the authority has issued since it started."""
         log = run("docker", "logs", self.container("pebble"), check=False)
         return len(re.findall("Issued certificate serial", log))
+
+    def store(self) -> dict[str, dict[str, str]]:
+        """What Traefik keeps, by name: certificate and key in base64."""
+        text = self.compose("exec", "-T", "traefik", "cat", "/acme/acme-other.json")
+        found = json.loads(text)["acme"]["Certificates"] or []
+        return {one["domain"]["main"]: one for one in found}
 
     def context(self, trusting: bool = True) -> ssl.SSLContext:
         """Trusts Pebble and no other; or anyone."""

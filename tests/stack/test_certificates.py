@@ -1,5 +1,6 @@
 """Certificates from a real ACME server, Pebble, which asks Traefik for the challenge as Let's Encrypt would."""
 
+import base64
 import json
 import re
 import shutil
@@ -132,6 +133,32 @@ def test_up_finds_a_store_that_traefik_would_not_use(secured: Secured) -> None:
     )
     assert secured.trusted()
     run(*in_volume, "chmod 600 /acme/acme-other.json")
+
+
+@pytest.fixture
+def without_www(secured: Secured) -> Iterator[dict[str, str]]:
+    """What the store had for www.app.test, which DOMAIN no longer has."""
+    before = secured.store()
+    secured.recreate(DOMAIN="app.test")
+    yield before["www.app.test"]
+    (secured.folder / "traefik/dynamic/mine.yaml").unlink(missing_ok=True)
+
+
+def test_removed_name_leaves_the_store(secured: Secured, without_www: dict[str, str]) -> None:
+    """Traefik would renew it for ever. `./stack up` says "renews itself" of what is in the store alone."""
+    assert set(secured.store()) == {"app.test"}
+    issued, kept = secured.issued(), secured.certificate()
+    # As a user may have one: a file of Traefik's that names it.
+    mine = {"certFile": without_www["certificate"], "keyFile": without_www["key"]}
+    text = {name: base64.b64decode(value).decode() for name, value in mine.items()}
+    path = secured.folder / "traefik/dynamic/mine.yaml"
+    path.write_text(json.dumps({"tls": {"certificates": [text]}}))
+    done = secured.trusting_up()
+    assert done.returncode == 0, done.stderr
+    assert "The certificate of app.test lasts for 90 days and renews itself." in done.stderr
+    assert "The certificate of www.app.test ends in 90 days, and does not renew itself" in done.stderr
+    assert (secured.issued(), secured.certificate()) == (issued, kept)
+    assert set(secured.store()) == {"app.test"}
 
 
 def test_mozilla_intermediate(secured: Secured) -> None:

@@ -28,6 +28,12 @@ def test_says_what_is_left() -> None:
     assert "ends in 30.0 hours" in lasts("app.test", lasting(6, 1.25))
 
 
+def test_renews_only_what_is_stored() -> None:
+    """Traefik renews what is in its store, and nothing else."""
+    assert lasts("app.test", lasting(90, 60)).endswith("renews itself.")
+    assert "does not renew itself" in lasts("app.test", lasting(90, 60), renews=False)
+
+
 LINE = (
     '{"level":"error","providerName":"acme.acme","domains":["%s"],"error":"one or more domains had a problem: '
     'acme: error: 400 :: urn:ietf:params:acme:error:%s :: what it said","message":"Unable to obtain ACME certificate"}'
