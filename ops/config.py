@@ -115,6 +115,11 @@ class Config:
         return self.services["traefik"].environment["DOMAIN"].split(",")
 
     @property
+    def own_certificates(self) -> list[str]:
+        """Those of them whose certificates are files of the user's."""
+        return list(filter(None, self.services["traefik"].environment.get("OWN_CERTIFICATES", "").split(",")))
+
+    @property
     def public(self) -> bool:
         return self.names != ["localhost"]
 
@@ -229,6 +234,9 @@ def check_values(environment: dict[str, str]) -> None:
             ipaddress.ip_network(network)
         except ValueError:
             raise Stop(f"TRUSTED_PROXIES is wrong: {network} is neither an address nor a network.", 2) from None
+    for name in filter(None, environment["OWN_CERTIFICATES"].split(",")):
+        if name not in environment["DOMAIN"].split(","):
+            raise Stop(f"OWN_CERTIFICATES is wrong: {name} is not among the names of DOMAIN.", 2)
     profile, hours = environment[f"{ACME}PROFILE"], int(environment[f"{ACME}CERTIFICATESDURATION"])
     if "letsencrypt.org" in environment[f"{ACME}CASERVER"] and hours > PROFILES.get(profile, hours):
         raise Stop(

@@ -123,8 +123,8 @@ def wait_for_certificates(config: Config, begun: str) -> None:
     """
     if not config.public:
         return
-    port = config.ports[1]
-    missing = [name for name in config.names if problem(name, port)]
+    port, names = config.ports[1], [name for name in config.names if name not in config.own_certificates]
+    missing = [name for name in names if problem(name, port)]
     if missing:
         # One that runs since before has had its answer, and would ask again only after CERTIFICATE_RETRY_SECONDS.
         compose("kill", "--signal", "HUP", "traefik", check=False)
@@ -134,7 +134,7 @@ def wait_for_certificates(config: Config, begun: str) -> None:
                 time.sleep(0.5)
                 missing = [name for name in missing if problem(name, port)]
     kept = stored(config)
-    for name in config.names:
+    for name in names:
         if name not in missing:
             print(lasts(name, served(name, port), renews=name in kept), file=sys.stderr)
     if missing:
@@ -155,6 +155,10 @@ def problem(name: str, port: int) -> str:
     return ""
 
 
+def span(left: float) -> str:
+    return f"{left / 86400:.0f} days" if left > 2 * 86400 else f"{left / 3600:.1f} hours"
+
+
 def stored(config: Config) -> set[str]:
     """The names whose certificates are in Traefik's store: those that it renews."""
     argv = ("exec", "-T", "traefik", "grep", "-o", '"main": "[^"]*"')
@@ -163,16 +167,15 @@ def stored(config: Config) -> set[str]:
 
 
 def lasts(name: str, certificate: Certificate, renews: bool = True) -> str:
-    left = certificate.left
-    span = f"{left / 86400:.0f} days" if left > 2 * 86400 else f"{left / 3600:.1f} hours"
+    left = span(certificate.left)
     if not renews:
-        return f"The certificate of {name} ends in {span}, and does not renew itself: it is not in Traefik's store."
+        return f"The certificate of {name} ends in {left}, and does not renew itself: it is not in Traefik's store."
     if certificate.late():
         return (
-            f"Warning: the certificate of {name} ends in {span}, and should have been renewed. "
+            f"Warning: the certificate of {name} ends in {left}, and should have been renewed. "
             "`docker compose logs traefik | grep acme` says why not."
         )
-    return f"The certificate of {name} lasts for {span} and renews itself."
+    return f"The certificate of {name} lasts for {left} and renews itself."
 
 
 def acme_errors(missing: list[str], begun: str) -> dict[str, str]:

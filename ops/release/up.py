@@ -14,6 +14,7 @@ from ops.database.volumes import holds_database
 from ops.door import ask
 from ops.door.certificate import check_names, check_store, wait_for_certificates
 from ops.door.front import check_networks, forget_stuck, go_back
+from ops.door.own import check_own, let_read, wait_for_own
 from ops.lock import lock
 from ops.machine.checks import check_ports, check_room, configuration
 from ops.machine.images import base_images
@@ -38,6 +39,7 @@ def up() -> None:
         check_sizes(config)
         check_networks(config)
         check_names(config)
+        certificates = check_own(config)
         base_images(config)
         choose_dockerfile()
         # Whatever the umask of the clone, Traefik's own user reads its files.
@@ -69,6 +71,7 @@ def up() -> None:
             slots.keep(config.project, release)
             processes.remove_others(config, accessories=True)
             hooks.run_after()
+    wait_for_own(config, certificates)
     wait_for_certificates(config, since)
     print(f"\n{config.address}")
     ours, row = (
@@ -149,6 +152,7 @@ def start_stack(config: Config, hooks: Hooks, serving: bool) -> tuple[str, bool,
         if changed and own:
             check_settings(config, release, "backup", ("settings",))
         check_store(config)
+        let_read(config)
     if "traefik" in changed:
         forget_stuck(config.project)
     if own and not changed.isdisjoint(slots.LEFT_ALONE):

@@ -18,6 +18,8 @@ from tests.stack.stacks import CLEAN, Clone, free_ports, run, wait_until
 class Secured(Clone):
     """A clone with a domain, which Pebble, in a container beside its own, gives certificates for."""
 
+    name = "secured"
+
     def __init__(self, folder: Path, **settings: str) -> None:
         if not exists(BASE):
             build_base()
@@ -33,7 +35,7 @@ class Secured(Clone):
             "PEBBLE_PEM": str(self.pem),
             "PEBBLE_PORT": str(self.pebble_port),
         }
-        super().__init__(folder, "secured", **{**own, **settings})
+        super().__init__(folder, self.name, **{**own, **settings})
         # What `./stack up` does first: Traefik's user reads these.
         run("chmod", "-R", "a+rX", str(folder / "traefik"))
 

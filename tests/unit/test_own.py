@@ -1,0 +1,96 @@
+import time
+from pathlib import Path
+
+import pytest
+
+from ops.config import Config
+from ops.door import own
+from ops.door.certificate import Certificate
+from ops.door.own import Own, check_own
+from ops.run import Stop
+from tests.certificates import pair
+from tests.configs import config, service
+
+DAY = 86400
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(own, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def with_own(name: str) -> Config:
+    return config(services={"traefik": service("traefik", DOMAIN="app.test", OWN_CERTIFICATES=name)})
+
+
+def put(folder: Path, certificate: bytes, key: bytes) -> None:
+    (folder / "app.test.crt").write_bytes(certificate)
+    (folder / "app.test.key").write_bytes(key)
+    (folder / "app.test.key").chmod(0o600)
+
+
+def test_pair_that_serves(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What its certificate says of its end is read without asking anybody who issued it."""
+    put(folder, *pair("app.test"))
+    [found] = check_own(with_own("app.test"))
+    assert 89 * DAY < found.certificate.left < 90 * DAY
+    assert capsys.readouterr().err == ""
+    assert check_own(with_own("")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("other key", "the key is another certificate's"),
+        ("other name", "other.test"),
+        ("over", "certificate has expired"),
+        ("early", "certificate is not yet valid"),
+        ("password", "the key has a password"),
+        ("no PEM", "app.test.key can't serve app.test: "),
+    ],
+)
+def test_pair_that_can_not_serve(folder: Path, name: str, said: str) -> None:
+    """One sentence names the files, and why not."""
+    certificate, key = pair("app.test")
+    wrong = {
+        "other key": (certificate, pair("app.test")[1]),
+        "other name": pair("other.test"),
+        "over": pair("app.test", ends=-1),
+        "early": pair("app.test", begins=1),
+        "password": pair("app.test", password=b"secret"),
+        "no PEM": (b"nothing", key),
+    }
+    put(folder, *wrong[name])
+    with pytest.raises(Stop, match=r"certificates/app\.test\.crt and app\.test\.key can't serve app\.test: ") as stop:
+        check_own(with_own("app.test"))
+    assert said in str(stop.value) or name == "other name"
+    assert stop.value.code == 2
+
+
+def test_files_that_are_not_there(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A missing file, or one that only a link out of the folder leads to, is named."""
+    with pytest.raises(Stop, match=r"there is no certificates/app\.test\.crt"):
+        check_own(with_own("app.test"))
+    put(folder, *pair("app.test"))
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "app.test.key"
+    (folder / "app.test.key").rename(elsewhere)
+    (folder / "app.test.key").symlink_to(elsewhere)
+    with pytest.raises(Stop, match=r"certificates/app\.test\.key leads out of its folder"):
+        check_own(with_own("app.test"))
+
+
+def test_key_that_everybody_can_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said, with the command that mends it."""
+    put(folder, *pair("app.test"))
+    (folder / "app.test.key").chmod(0o644)
+    check_own(with_own("app.test"))
+    assert "chmod o= certificates/app.test.key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("days", "left", "warns"), [(90, 60, False), (90, 29, True), (5000, 60, False), (8, 6, False)])
+def test_end_is_said_ahead_of_time(days: float, left: float, warns: bool) -> None:
+    """In the last third of its time, and the last 30 days."""
+    now = time.time()
+    one = Own("app.test", Certificate(now - (days - left) * DAY, now + left * DAY), b"")
+    assert one.says().startswith("Warning: ") == warns
