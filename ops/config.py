@@ -32,7 +32,10 @@ ALLOWED = {
 # Where the stack's own Postgres listens.
 OWN_SOCKET = "host=/var/run/postgresql"
 # What compose.yaml has; any other service is of compose.override.yaml.
-OF_THE_STACK = ("traefik", "app-1", "app-2", "user", "migrate", "postgres", "backup", "static", "static-files")
+OF_THE_STACK = (
+    *("traefik", "app-1", "app-2", "user", "migrate", "postgres", "backup"),
+    *("maintenance", "static", "static-files"),
+)
 # Whose value says that a service is a process of the app's: process.yaml. And that two may never run at once.
 ROLE, SINGLETON = "stack.role", "stack.singleton"
 CRON = "cron"

@@ -63,8 +63,11 @@ def give(path: Path, like: Path) -> None:
             return os.chown(path, user, whose.st_gid)
 
 
-def replace_file(path: Path, content: str) -> None:
-    """Put `content` in the place of the file, with the same owner and rights where we may; whole, and on the disk."""
+def replace_file(path: Path, content: str, mode: int | None = None) -> None:
+    """Put `content` in the place of the file, with the same owner and rights where we may; whole, and on the disk.
+
+    `mode`: the rights instead.
+    """
     draft = path.with_name(f"{path.name}.new")
     private = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     # What is no UTF-8 stays as it is, too.
@@ -72,8 +75,8 @@ def replace_file(path: Path, content: str) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    if path.exists():
-        os.chmod(draft, path.stat().st_mode)
+    if mode is not None or path.exists():
+        os.chmod(draft, path.stat().st_mode if mode is None else mode)
     give(draft, path if path.exists() else path.parent)
     os.replace(draft, path)
     folder = os.open(path.parent, os.O_RDONLY)

@@ -32,6 +32,7 @@ PROGRAMS = {
     "relay": ("relay", "main"),
     "cron": ("cron", "main"),
     "publish": ("publish", "main"),
+    "page": ("page", "main"),
 }
 # The shebang, and not a shell, finds the app's Python: its own path and no symlink's target, or its venv would be lost.
 PROGRAM = """\

@@ -17,7 +17,7 @@ from ops.config import Config, override
 from ops.database import major
 from ops.database.backup import inside
 from ops.database.volumes import holds_database
-from ops.door import ask
+from ops.door import ask, maintenance
 from ops.lock import STATE
 from ops.machine.checks import configuration
 from ops.release import slots
@@ -63,6 +63,7 @@ def switch(config: Config, journal: Journal, fill: Callable[[], None]) -> None:
     journal.write()
     with contextlib.ExitStack() as held:
         try:
+            maintenance.switch_on_for(config, journal.verb)
             with step("Stop the slots"):
                 compose("stop", *config.processes, *slots.SLOTS)
             create(config, journal.new)
@@ -95,9 +96,11 @@ def go_on(config: Config, journal: Journal) -> None:
         if journal.old and not slots.serving(config.project):
             back_to_old_volume(config, journal)
         else:
+            maintenance.end_of_verbs(config)
             journal.end()
             print(f"The volume {journal.new} is in use, and stays so: `./stack up` tries again.", file=sys.stderr)
         raise
+    maintenance.end_of_verbs(config)
     JOURNAL.unlink()
     # It serves, and stays, if they are not well.
     try:
@@ -126,6 +129,7 @@ def back_to_old_volume(config: Config, journal: Journal) -> None:
     with step("Go back to the old volume"):
         slots.start_all(config.project, config.processes)
         ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
+    maintenance.end_of_verbs(config)
     journal.end()
 
 
@@ -136,6 +140,8 @@ def settle(config: Config, again: bool = False) -> Config:
     """
     journal = under_way()
     if not journal:
+        # Killed in between: nothing is under way.
+        maintenance.end_of_verbs(config)
         return config
     with uninterrupted():
         if journal.phase == "starting":

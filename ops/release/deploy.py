@@ -10,7 +10,7 @@ from ops.config import Config, override
 from ops.database.backup import restore_point, state_of_backups
 from ops.database.migrations import refuse_to_take_away
 from ops.database.switch import settle
-from ops.door import ask
+from ops.door import ask, maintenance
 from ops.lock import lock
 from ops.machine.checks import check_room, configuration
 from ops.machine.images import base_images
@@ -48,7 +48,7 @@ def deploy(*build_options: str, contract: bool = False) -> None:
     mention_what_was_left(config)
     if migrated and way_back:
         print(f"The database as it was before the migration: ./stack rollback, then {way_back}")
-    if said := ask.about_pages(config):
+    if said := maintenance.about_maintenance() or ask.about_pages(config):
         print(said)
     for words in cron.troubles(config):
         print(words)
@@ -152,6 +152,8 @@ def show_releases(project: str, as_json: bool) -> None:
     for one, runs in found:
         state = ", ".join(runs) or ("rolled back" if one.rolled_back else "")
         print(f"{one.name:36}  {one.since}  {state}{' (current)' if one.name == current else ''}")
+    if said := maintenance.about_maintenance():
+        print(said)
     if not found:
         print("There is no release yet: `./stack up` makes the first.")
 

@@ -11,7 +11,7 @@ from ops.database import major, owner
 from ops.database.backup import state_of_backups
 from ops.database.switch import settle
 from ops.database.volumes import holds_database
-from ops.door import ask
+from ops.door import ask, maintenance
 from ops.door.certificate import check_names, check_store, wait_for_certificates
 from ops.door.front import check_networks, forget_stuck, go_back
 from ops.door.own import check_own, let_read, wait_for_own
@@ -71,6 +71,7 @@ def up() -> None:
             slots.keep(config.project, release)
             processes.remove_others(config, accessories=True)
             hooks.run_after()
+        maintenance.refresh(config)
     wait_for_own(config, certificates)
     wait_for_certificates(config, since)
     print(f"\n{config.address}")
@@ -82,7 +83,7 @@ def up() -> None:
     checkout = releases.of_checkout()
     if checkout and not releases.is_of(release, checkout):
         print(f"This is release {release}. The checkout is {checkout}: `./stack deploy` puts it into service.")
-    if said := ask.about_pages(config):
+    if said := maintenance.about_maintenance() or ask.about_pages(config):
         print(said)
     for words in cron.troubles(config):
         print(words)

@@ -30,6 +30,7 @@ YOURS = (
     "app.env",
     "compose.override.yaml",
     "hooks/",
+    "maintenance.html",
 )
 # The user's from the first edit on: a fork has a page of its own there.
 ONCE_EDITED = ("README.md",)

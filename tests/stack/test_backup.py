@@ -52,12 +52,14 @@ class Visitor(threading.Thread):
     def __init__(self, clone: Clone) -> None:
         super().__init__(daemon=True)
         self.clone, self.stop, self.answers = clone, threading.Event(), set[tuple[int, str | None]]()
+        self.saw_page = False
 
     def run(self) -> None:
         with self.clone.client() as client:
             while not self.stop.wait(0.1):
                 answer = client.get("/")
                 self.answers.add((answer.status_code, answer.headers.get("Retry-After")))
+                self.saw_page |= "Back soon" in answer.text
 
 
 def is_back_to(clone: Clone, target: datetime, writer: Writer) -> None:
@@ -91,6 +93,8 @@ def test_disk_lost_and_back_to_any_second(backed_up: Clone) -> None:
     visitor = Visitor(clone)
     visitor.start()
     done = clone.stack("restore", "--to", str(target), "--yes")
+    with clone.client() as client:
+        assert client.get("/").status_code == 200
     visitor.stop.set()
     visitor.join()
     assert "`./stack volumes` lists and removes" in ok(done)
@@ -98,6 +102,7 @@ def test_disk_lost_and_back_to_any_second(backed_up: Clone) -> None:
     there = stored(clone)
     assert there
     assert visitor.answers == {(200, None), (503, "10")}
+    assert visitor.saw_page
 
     # The next backup begins a chain of its own, which a verification finds good.
     wait_until(lambda: listing(clone)[0]["timeline"] == 3)

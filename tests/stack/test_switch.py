@@ -83,13 +83,30 @@ def test_killed_restore(backed_up: Clone, moment: str) -> None:
     backed_up.interrupted(signal.SIGKILL, moment, "restore", "--to", target, "--yes")
     phase = json.loads((backed_up.folder / ".stack/journal.json").read_text())["phase"]
     assert phase == ("starting" if "Postgres" in moment else "filling")
+    assert '"by": "restore"' in (backed_up.folder / "traefik/dynamic/maintenance.yaml").read_text()
     done = backed_up.stack("up")
     assert done.returncode == 0, done.stderr
     assert "was killed" in done.stderr
     assert is_well(backed_up)
+    assert not (backed_up.folder / "traefik/dynamic/maintenance.yaml").exists()
+    with backed_up.client() as client:
+        assert client.get("/").status_code == 200
     assert stored(backed_up) == (there - {max(there)} if phase == "starting" else there)
     assert len(volumes(backed_up)) == len(before) + (phase == "starting")
     wait_until(lambda: settled(backed_up) and health(backed_up) == "healthy")
+
+
+def test_maintenance_by_hand_outlives_a_restore(backed_up: Clone) -> None:
+    """What a restore did not switch on it leaves on, with who is let in."""
+    target = two_notes(backed_up)
+    ok(backed_up.stack("maintenance", "on", "--allow", "192.0.2.7"))
+    ok(backed_up.stack("restore", "--to", target, "--yes"))
+    with backed_up.client() as client:
+        assert client.get("/").status_code == 503
+    assert "let in: 192.0.2.7/32: `./stack maintenance off`" in ok(backed_up.stack("releases"))
+    ok(backed_up.stack("maintenance", "off"))
+    with backed_up.client() as client:
+        assert client.get("/").status_code == 200
 
 
 def test_killed_before_the_backups_follow(backed_up: Clone) -> None:
