@@ -73,6 +73,19 @@ def test_wrong_setting_is_one_sentence(empty: Database, tmp_path: Path) -> None:
     assert found == (2, "MIGRATE_DEADLINE=soon is wrong: it must be a number from 0.1 to 86400.\n")
 
 
+def test_database_whose_name_is_not_known_yet(empty: Database, tmp_path: Path) -> None:
+    """It is waited for as one that is away, until MIGRATE_DEADLINE, and the reason is said."""
+    app = build(tmp_path, empty, a=WHOLE.format("a", "SELECT 1"))
+    app.url = "postgresql://owner@nowhere.invalid/app"
+    begun = time.monotonic()
+    code, said = app.run(MIGRATE_DEADLINE="2")
+    waiting, failure = said.splitlines()
+    assert (code, waiting) == (1, "Waiting for the database.")
+    assert failure.startswith("The database can't be reached: ")
+    assert "nowhere.invalid" in failure
+    assert time.monotonic() - begun >= 2
+
+
 def test_database_that_is_away_is_waited_for(empty: Database, owner: psycopg.Connection, tmp_path: Path) -> None:
     """A Postgres that starts later than the migration."""
     if not empty.server:
