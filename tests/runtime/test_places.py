@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPO
 from tests.runtime.slots import Slot, children
 from tests.stack.stacks import wait_until
 
@@ -23,6 +24,9 @@ new=$(mktemp -d)
 mount -t tmpfs -o mode=1777 none $new
 cp -r . $new
 chmod -R a+rX $new
+# A clone below /tmp stays where it is.
+case "$1" in /tmp/*) mkdir -p "$new${1#/tmp}" && mount --rbind "$1" "$new${1#/tmp}" ;; esac
+shift
 while umount /dev/shm 2> /dev/null; do :; done
 mount --move $new /tmp
 mount -o remount,bind,ro /
@@ -107,7 +111,7 @@ def test_address_that_is_not_here(start: Start) -> None:
 def test_closed_container_of_an_unknown_user(start: Start) -> None:
     """A uid that nobody knows with group 0, a read-only root with only /tmp, no /dev/shm, no say in oom_score_adj."""
     whoever = ("setpriv", "--reuid=1000730000", "--regid=0", "--clear-groups", "--no-new-privs", "--inh-caps=-all")
-    slot = start("sh", "-c", CLOSED, "sh", *whoever, WORKERS="2")
+    slot = start("sh", "-c", CLOSED, "sh", str(REPO), *whoever, WORKERS="2")
     slot.starts()
     assert slot.ask("/pid")[0] == 200
     worker = children(slot.first)[0]
