@@ -232,11 +232,12 @@ def check_values(environment: dict[str, str]) -> None:
     for setting, variable, pattern, words in [*([name, name, *ours] for name, ours in ALLOWED.items()), *traefiks]:
         if setting != "#" and not re.fullmatch(pattern, environment[variable]):
             raise Stop(f"{setting}={environment[variable]} is wrong: {words}.", 2)
-    for network in filter(None, environment["TRUSTED_PROXIES"].split(",")):
-        try:
-            ipaddress.ip_network(network)
-        except ValueError:
-            raise Stop(f"TRUSTED_PROXIES is wrong: {network} is neither an address nor a network.", 2) from None
+    for setting in ("TRUSTED_PROXIES", "PROXY_PROTOCOL"):
+        for network in filter(None, environment[setting].split(",")):
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise Stop(f"{setting} is wrong: {network} is neither an address nor a network.", 2) from None
     for name in filter(None, environment["OWN_CERTIFICATES"].split(",")):
         if name not in environment["DOMAIN"].split(","):
             raise Stop(f"OWN_CERTIFICATES is wrong: {name} is not among the names of DOMAIN.", 2)
