@@ -67,11 +67,9 @@ def check_own(config: Config) -> list[Own]:
         try:
             found.append(tried(name, certificate, key))
         except OSError as error:
-            reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or str(error)
-            raise Stop(
-                f"certificates/{name}.crt and {name}.key can't serve {name}: {REASONS.get(reason, reason.rstrip('.'))}.",
-                2,
-            ) from None
+            said = getattr(error, "verify_message", None) or getattr(error, "reason", None) or str(error)
+            reason = REASONS.get(said, said.rstrip("."))
+            raise Stop(f"certificates/{name}.crt and {name}.key can't serve {name}: {reason}.", 2) from None
     return found
 
 
