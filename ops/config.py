@@ -232,7 +232,7 @@ def check_values(environment: dict[str, str]) -> None:
     for setting, variable, pattern, words in [*([name, name, *ours] for name, ours in ALLOWED.items()), *traefiks]:
         if setting != "#" and not re.fullmatch(pattern, environment[variable]):
             raise Stop(f"{setting}={environment[variable]} is wrong: {words}.", 2)
-    for setting in ("TRUSTED_PROXIES", "PROXY_PROTOCOL"):
+    for setting in ("TRUSTED_PROXIES", "PROXY_PROTOCOL", "ALLOW_FROM"):
         for network in filter(None, environment[setting].split(",")):
             try:
                 ipaddress.ip_network(network)

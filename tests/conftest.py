@@ -27,9 +27,8 @@ NOBODY = 65534
 PLAIN = ("benchmark", "boot", "containers", "database_away", "docs_pages", "front_door", "headers", "made_up_requests")
 SHARED = {
     **dict.fromkeys((*PLAIN, "sizes", "upstream"), "stack"),
-    **dict.fromkeys(
-        ("abuse", "client_address", "maintenance", "malformed", "overload", "proxy_protocol", "routes"), "echo"
-    ),
+    **dict.fromkeys(("abuse", "access", "client_address", "maintenance", "malformed", "overload"), "echo"),
+    **dict.fromkeys(("proxy_protocol", "routes"), "echo"),
 }
 # The rooms that take longest, in this order: what begins last should be short. A run's last lines have the minutes.
 LONGEST = (
