@@ -130,6 +130,6 @@ def remove_others(config: Config, accessories: bool = False) -> None:
     listed = docker("ps", "--all", *filters, "--format", said).stdout.splitlines()
     for one, name in map(str.split, listed):
         if name not in known:
-            print(f"{name} is in no file of Compose's any more: it is ended.", file=sys.stderr)
+            print(f"No setting and no file of Compose's has {name} any more: it is ended.", file=sys.stderr)
             docker("stop", one)
             docker("rm", one)

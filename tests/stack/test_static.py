@@ -1,29 +1,21 @@
 """A folder of the app's image, from the file server: a single-page app beside its API, and files below a path."""
 
-import base64
 import contextlib
-import hashlib
-import http.client
 import os
-import re
 import signal
 import ssl
-import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Self
 
-import httpx2
 import pytest
 from websockets.sync.client import connect
 
+from ops.door.ask import ToThisMachine
 from tests.stack.backups import ok
-from tests.stack.beside import Beside
 from tests.stack.load import Load, untrusting
+from tests.stack.spa import ASSET, Spa, Tab, exact
 from tests.stack.stacks import inspect, run, wait_until
 from tests.stack.test_containers import status
 
-ASSET = re.compile(r"/assets/[\w.-]+")
 IMMUTABLE = "public, max-age=31536000, immutable"
 # It imports, and can't be started.
 BROKEN = """
@@ -36,77 +28,6 @@ app.router.lifespan_context = lifespan
 """
 
 
-class Spa(Beside):
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            folder, "static", "spa", APP_DIR="../spa", APP="web.main:app", STATIC_DIR="/srv/spa/dist", MIGRATE="none"
-        )
-
-    def get(self, path: str, **headers: str) -> httpx2.Response:
-        with self.client(headers={name.replace("_", "-"): value for name, value in headers.items()}) as client:
-            return client.get(path)
-
-    def set(self, **settings: str) -> None:
-        """Other settings, in .env, which `./stack` writes to as well."""
-        kept = [line for line in self.env_file.read_text().splitlines() if line.partition("=")[0] not in settings]
-        added = [f"{name}={value}" for name, value in settings.items() if value]
-        self.env_file.write_text("\n".join([*kept, *added, ""]))
-
-    def release(self) -> str:
-        return (self.app / "release.txt").read_text().strip()
-
-    def shown(self) -> str:
-        """The release whose pages are served."""
-        [found] = re.findall("<title>(.*)</title>", self.get("/").text)
-        return str(found)
-
-
-class Tab:
-    """A browser's: one page that stays open, and a new one again and again, with all that each refers to."""
-
-    def __init__(self, address: str) -> None:
-        self.address, self.ending = address, threading.Event()
-        self.failed = list[str]()
-        self.fetched = 0
-
-    def __enter__(self) -> Self:
-        self.thread = threading.Thread(target=self.browse)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ending.set()
-        self.thread.join()
-
-    def browse(self) -> None:
-        with httpx2.Client(base_url=self.address, verify=untrusting(), timeout=30) as client:
-            opened = self.assets(client, "/")
-            while not self.ending.wait(0.05):
-                for path in [*opened, *self.assets(client, "/deep/link")]:
-                    self.fetch(client, path)
-
-    def assets(self, client: httpx2.Client, page: str) -> list[str]:
-        """What a page refers to, and what those load in turn."""
-        found = ASSET.findall(self.fetch(client, page))
-        return [
-            *found,
-            *(lazy for path in found if path.endswith(".js") for lazy in ASSET.findall(self.fetch(client, path))),
-        ]
-
-    def fetch(self, client: httpx2.Client, path: str) -> str:
-        self.fetched += 1
-        try:
-            answer = client.get(path)
-        except httpx2.HTTPError as error:
-            self.failed.append(f"{path}: {error!r}")
-            return ""
-        mark = base64.urlsafe_b64encode(hashlib.sha256(answer.content).digest()).decode()[:8]
-        right = f"-{mark}." in path if path.startswith("/assets/") else "<title>" in answer.text
-        if answer.status_code != 200 or not right:
-            self.failed.append(f"{path}: {answer.status_code} {answer.text[:200]}")
-        return answer.text
-
-
 @pytest.fixture(scope="module")
 def spa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spa]:
     made = Spa(tmp_path_factory.mktemp("static") / "stack")
@@ -116,16 +37,6 @@ def spa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spa]:
         yield made
     finally:
         made.remove()
-
-
-def exact(spa: Spa, path: str, method: str = "GET") -> tuple[int, bytes]:
-    """What a path is answered that no client would send so."""
-    connection = http.client.HTTPSConnection("localhost", spa.https_port, context=untrusting(), timeout=10)
-    with contextlib.closing(connection):
-        connection.putrequest(method, path, skip_accept_encoding=True)
-        connection.endheaders()
-        answer = connection.getresponse()
-        return answer.status, answer.read()
 
 
 def test_page_and_api(spa: Spa) -> None:
@@ -285,6 +196,32 @@ def test_server_that_is_away(spa: Spa) -> None:
         spa.compose("start", "static")
         wait_until(lambda: spa.get("/").status_code == 200)
     assert load.failed == []
+
+
+def test_limits_and_domain(spa: Spa) -> None:
+    """A client is held to its rate, whoever it is that a proxy names; with a domain the page is there alone."""
+    here = f"{spa.settings['EDGE_SUBNET']},{spa.settings['EDGE_SUBNET_IPV6']}"
+    spa.set(TRUSTED_PROXIES=here, RATE_LIMIT="1")
+    spa.compose("up", "--detach", "--wait", "traefik")
+    wait_until(lambda: spa.get("/", X_Forwarded_For="198.51.100.1").status_code == 200)
+    several = [spa.get("/", X_Forwarded_For="198.51.100.2").status_code for _ in range(8)]
+    assert (several[0], 429 in several) == (200, True)
+    assert spa.get("/", X_Forwarded_For="198.51.100.3").status_code == 200
+    spa.set(TRUSTED_PROXIES="", RATE_LIMIT="", DOMAIN="static.test", ACME_CA="https://127.0.0.1:1/")
+    spa.compose("up", "--detach", "--wait", "traefik")
+    wait_until(lambda: asked(spa, "static.test") == 200)
+    with pytest.raises(ssl.SSLError):
+        asked(spa, "other.test")
+    spa.set(DOMAIN="", ACME_CA="")
+    spa.compose("up", "--detach", "--wait", "traefik")
+
+
+def asked(spa: Spa, domain: str) -> int:
+    """What that name's page is answered."""
+    connection = ToThisMachine(domain, spa.https_port, untrusting())
+    with contextlib.closing(connection):
+        connection.request("GET", "/robots.txt")
+        return connection.getresponse().status
 
 
 def test_plain_compose_brings_it_up(spa: Spa) -> None:
