@@ -15,7 +15,7 @@ from ops.door.ask import ToThisMachine, untrusting
 from ops.door.certificate import Certificate, span
 from ops.run import HERE, Stop, compose, docker, step
 
-FOLDER = HERE / "certificates"
+CERTIFICATES = HERE / "certificates"
 # Traefik's own, in traefik/Dockerfile. No user of this machine is in it.
 GROUP = 10010
 # Seconds until Traefik serves what it was told to read.
@@ -46,7 +46,7 @@ class Own:
 
 
 def files(name: str) -> tuple[Path, Path]:
-    return FOLDER / f"{name}.crt", FOLDER / f"{name}.key"
+    return CERTIFICATES / f"{name}.crt", CERTIFICATES / f"{name}.key"
 
 
 def check_own(config: Config) -> list[Own]:
@@ -57,7 +57,7 @@ def check_own(config: Config) -> list[Own]:
         for path in (certificate, key):
             if not path.is_file():
                 raise Stop(f"OWN_CERTIFICATES names {name}, and there is no certificates/{path.name}: put it there.", 2)
-            if FOLDER.resolve() not in path.resolve().parents:
+            if CERTIFICATES.resolve() not in path.resolve().parents:
                 raise Stop(f"certificates/{path.name} leads out of its folder, where Traefik can't go: copy it.", 2)
         if key.stat().st_mode & 0o004:
             print(
@@ -105,7 +105,7 @@ def let_read(config: Config) -> None:
         return
     # In a container: only root may give a file to a group that it is not in.
     rights = ("--user", "root", "--cap-drop", "ALL", "--cap-add", "CHOWN", "--cap-add", "FOWNER")
-    where = ("--network", "none", "--volume", f"{FOLDER}:/certificates", "--workdir", "/certificates")
+    where = ("--network", "none", "--volume", f"{CERTIFICATES}:/certificates", "--workdir", "/certificates")
     # First the group, then what it may.
     script = f'chgrp {GROUP} . "$@" && chmod g+rx . && chmod g+r,g-w "$@"'
     image = config.services["traefik"].image

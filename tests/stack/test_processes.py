@@ -201,7 +201,7 @@ def test_up_applies_the_settings_of_accessories(jobs: Jobs) -> None:
     assert jobs.redis("CONFIG", "GET", "maxmemory").split() == ["maxmemory", str(65 * 2**20)]
     without_mail = OVERRIDE.partition("  mail:")[0]
     jobs.override(without_mail)
-    assert "mail is in no file of Compose's any more" in jobs.stack("up").stderr
+    assert "No setting and no file of Compose's has mail any more" in jobs.stack("up").stderr
     assert "mail" not in jobs.containers()
 
 

@@ -1,6 +1,7 @@
 """A folder of the app's image, from the file server: a single-page app beside its API, and files below a path."""
 
 import contextlib
+import ipaddress
 import os
 import signal
 import ssl
@@ -214,6 +215,39 @@ def test_limits_and_domain(spa: Spa) -> None:
         asked(spa, "other.test")
     spa.set(DOMAIN="", ACME_CA="")
     spa.compose("up", "--detach", "--wait", "traefik")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give Traefik a file")
+def test_guards_hold_for_files(spa: Spa) -> None:
+    """A password, and maintenance, stand before the files as before the app. Who is let in gets the files."""
+    users, file = spa.folder / "traefik/dynamic/users", "/robots.txt"
+    whole, gateway = spa.get(file).text, str(next(ipaddress.ip_network(spa.settings["EDGE_SUBNET"]).hosts()))
+    spa.set(BASIC_AUTH_FILE="users")
+    # Before there are users nobody comes in.
+    users.touch(0o400)
+    os.chown(users, 10010, 10010)
+    try:
+        spa.compose("up", "--detach", "--wait", "traefik")
+        wait_until(lambda: spa.get("/health").status_code == 200)
+        assert {spa.get(path).status_code for path in ("/", file, "/api/release")} == {404}
+        users.write_text(f"alice:{run('openssl', 'passwd', '-apr1', 'a secret').strip()}\n")
+        wait_until(lambda: spa.get(file).status_code == 401)
+        assert {spa.get(path).status_code for path in ("/", "/api/release")} == {401}
+        with spa.client(auth=("alice", "a secret")) as client:
+            assert client.get(file).text == whole
+            assert client.get("/api/release").json() == {"release": spa.release()}
+        ok(spa.stack("maintenance", "on"))
+        assert {spa.get(path).status_code for path in ("/", file, "/api/release")} == {503}
+        ok(spa.stack("maintenance", "on", "--allow", gateway))
+        assert spa.get(file).status_code == 401
+        with spa.client(auth=("alice", "a secret")) as client:
+            assert client.get(file).text == whole
+        ok(spa.stack("maintenance", "off"))
+    finally:
+        users.unlink(missing_ok=True)
+        spa.set(BASIC_AUTH_FILE="")
+        spa.compose("up", "--detach", "--wait", "traefik")
+        wait_until(lambda: spa.get(file).status_code == 200)
 
 
 def asked(spa: Spa, domain: str) -> int:
