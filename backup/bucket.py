@@ -27,6 +27,8 @@ FETCHED = VOLUME / f"{MAJOR}.fetched"
 ALIVE, LOST = 60, 900
 # The same by the clocks of two machines, which may differ.
 LONG_LOST = 3600
+# How rclone ends without a bucket or a folder; not every version says so in words: https://rclone.org/docs/#exit-code
+NOT_FOUND = 3
 # The foreign owner's last sign of life, and since when it is that one, by our clock.
 watched: tuple[str, float] = ("", 0)
 
@@ -68,7 +70,7 @@ def files(folder: str) -> dict[str, int]:
     try:
         listed = rclone("lsf", "--recursive", "--files-only", "--format=sp", "--separator= ", f"{BUCKET}/{folder}")
     except Failure as failure:
-        if "directory not found" in str(failure):
+        if failure.code == NOT_FOUND:
             return {}
         raise
     lines = [line.split(" ", 1) for line in listed.splitlines()]
@@ -80,7 +82,7 @@ def whose() -> tuple[str | None, dict[str, Any]]:
     try:
         text = rclone("cat", "--max-depth=1", "--include=/identity.json", "--include=/owner.json", BUCKET)
     except Failure as failure:
-        if "directory not found" not in str(failure):
+        if failure.code != NOT_FOUND:
             raise
         text = ""
     found: dict[str, Any] = {}

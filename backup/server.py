@@ -57,7 +57,9 @@ LOGGED = re.compile(r"^\d{4}-\d\d-\d\d \S+ \[\d+\] \S+ ")
 
 
 class Failure(Exception):
-    """Ends a verb with one sentence."""
+    """Ends a verb with one sentence. `code`: how the program ended that failed."""
+
+    code: int | None = None
 
 
 def configure(days: int) -> None:
@@ -81,7 +83,9 @@ def run(*argv: str, **options: Any) -> str:
         # Barman says it twice, the second time as its log does: with the time, the process and the module.
         said = [LOGGED.sub("", line) for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         errors = list(dict.fromkeys(line for line in said if re.match(r"ERROR|EXCEPTION|.*\b(error|FATAL):", line)))
-        raise Failure("; ".join(errors[-5:] or said[-5:]) or f"{argv[0]} ended with {done.returncode}.")
+        failure = Failure("; ".join(errors[-5:] or said[-5:]) or f"{argv[0]} ended with {done.returncode}.")
+        failure.code = done.returncode
+        raise failure
     return done.stdout
 
 
