@@ -7,8 +7,6 @@ import pytest
 from tests.stack.backups import health, inside, listing, ok, said, stored
 from tests.stack.stacks import Clone, wait_until
 
-pytestmark = pytest.mark.long
-
 # Barman goes by what a backup's file says of it.
 AGE = """
 import re, sys
@@ -82,6 +80,7 @@ def test_idle(backed_up: Clone) -> None:
     assert inside(backed_up, "python", "-c", STARTED) == "[]\n"
 
 
+@pytest.mark.long
 def test_recovery_window(backed_up: Clone) -> None:
     """What is older than 14 days goes by itself, but for the backup that reaches the first of them, and its WAL."""
     with backed_up.client() as client:
@@ -107,6 +106,7 @@ def test_recovery_window(backed_up: Clone) -> None:
     wait_until(lambda: listing(backed_up)[0]["timeline"] == 2)
 
 
+@pytest.mark.long
 def test_rate(backed_up: Clone) -> None:
     """A backup reads no more than BACKUP_RATE MB a second, unless told; a restore is as fast as it goes."""
     rate = ("env", "BACKUP_RATE=2", "python", "-m", "backup")
@@ -136,6 +136,7 @@ def test_failed_full_backup(backed_up: Clone) -> None:
     assert listing(backed_up)[0]["kind"] == "full"
 
 
+@pytest.mark.long
 def test_backup_of_a_service_that_was_killed(backed_up: Clone) -> None:
     """It is removed at the next start, with what it had copied."""
     backed_up.compose("exec", "-T", "--detach", "backup", "env", "BACKUP_RATE=1", *BACKUP)

@@ -16,7 +16,6 @@ from tests.stack.engine import Abroad, Engine
 from tests.stack.stacks import Stack, run, wait_until
 
 pytestmark = [
-    pytest.mark.long,
     pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="starts an engine"),
 ]
@@ -76,6 +75,7 @@ def remote(stack: Stack, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
         engine.remove()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("remote", [["--live-restore"]], indirect=True)
 def test_engine_restarts_below_the_running_stack(remote: Remote) -> None:
     """With live-restore the containers run on through a restart of dockerd, an update of it for one.
@@ -115,6 +115,7 @@ def test_engine_restart_and_power_failure(remote: Remote) -> None:
     assert all(remote.started()[service] > after[service] for service in ("app-1", "app-2", "traefik", "postgres"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("remote", [[]], indirect=True)
 def test_power_failure_during_a_deploy(remote: Remote) -> None:
     """At whatever moment: the stack serves again without a command, and the next command brings both slots together.

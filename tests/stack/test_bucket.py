@@ -11,7 +11,7 @@ from tests.stack.s3 import OWNER_LOST, Server, serve
 from tests.stack.stacks import run, wait_until
 from tests.stack.test_backup_schedule import AGE
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 # As if the hour had passed.
 LOOK_AGAIN = """
@@ -98,6 +98,7 @@ def test_emptied_and_partly_deleted(production: Database) -> None:
     wait_until(lambda: health(production) == "healthy")
 
 
+@pytest.mark.long
 def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequest) -> None:
     """Two databases are never mixed, and one that has an owner is left alone, until the owner is lost."""
     wait_until(lambda: complete(production))
@@ -156,6 +157,7 @@ def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequ
     assert not [name for name in names(production) if "/00000002" in name]
 
 
+@pytest.mark.long
 def test_what_no_restore_needs_is_removed_there(production: Database) -> None:
     """Once the backups here reach over all of BACKUP_KEEP_DAYS, and not before."""
     gone = {one["name"] for one in production.verb("list")}

@@ -12,8 +12,6 @@ from tests.stack.s3 import OWNER_LOST, serve
 from tests.stack.stacks import Clone, run, wait_until
 from tests.stack.test_backup import Writer
 
-pytestmark = pytest.mark.long
-
 # BACKUP_S3_EVERY: seconds of writes that may be lost with the machine.
 EVERY = 20
 
@@ -68,6 +66,7 @@ def test_machine_lost(clone: Clone, bucket: Path) -> None:
     wait_until(lambda: health(clone) == "healthy")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("bucket")
 def test_backup_volume_lost(clone: Clone) -> None:
     """The history is in the bucket, stays there, and can be restored from there."""
@@ -106,6 +105,7 @@ def sent(clone: Clone) -> set[str]:
     return set(state.get("names", []))
 
 
+@pytest.mark.long
 def test_bucket_that_is_away(clone: Clone, bucket: Path) -> None:
     """A copy that can't be made is loud, and heals by itself."""
     server = f"{clone.project}-s3"

@@ -7,8 +7,6 @@ import pytest
 from tests.stack.backups import inside, is_well, ok, settled, stored, two_notes
 from tests.stack.stacks import Clone, wait_until
 
-pytestmark = pytest.mark.long
-
 
 def archive_two(clone: Clone) -> str:
     """Fill two segments with a bit; the path of the first of them in the archive."""
@@ -18,6 +16,7 @@ def archive_two(clone: Clone) -> str:
     return inside(clone, "sh", "-c", "ls /backup/18/wals/*/* | grep -v history | sort | tail -3").split()[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["rm", "truncate -s 3000"])
 def test_hole_in_the_wal(backed_up: Clone, damage: str) -> None:
     """A segment that is gone, or can't be read: what comes after it can't be restored, and that is said."""
@@ -56,6 +55,7 @@ def test_back_to_the_old_volume(backed_up: Clone) -> None:
     assert stored(backed_up) == newest
 
 
+@pytest.mark.long
 def test_revision_that_the_release_does_not_know(backed_up: Clone) -> None:
     """A schema that is newer than the code, as after a rollback: a warning each time, and the database comes back."""
     wait_until(lambda: settled(backed_up))

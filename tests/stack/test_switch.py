@@ -14,9 +14,8 @@ from tests.stack.backups import health, is_well, listing, ok, settled, stored, t
 from tests.stack.ledger import FOREVER, Ledger
 from tests.stack.stacks import Clone, run, wait_until
 
-pytestmark = pytest.mark.long
 
-
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "moment"),
     [
@@ -37,6 +36,7 @@ def test_interrupted_while_it_fills_goes_back(backed_up: Clone, number: signal.S
     wait_until(lambda: health(backed_up) == "healthy")
 
 
+@pytest.mark.long
 def test_interrupted_while_the_slots_drain(backed_up: Clone) -> None:
     """They look well and are on their way out: they are started once they have ended, and serve."""
     target = two_notes(backed_up)
@@ -56,6 +56,7 @@ def drains(clone: Clone) -> bool:
     return "draining" in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", ["==> Start Postgres on it", "==> Start the slots"])
 def test_interrupted_once_it_starts_goes_on(backed_up: Clone, moment: str) -> None:
     """Somebody may have written to it by then: it serves, with all that was acknowledged, and the backups follow."""
@@ -109,6 +110,7 @@ def test_maintenance_by_hand_outlives_a_restore(backed_up: Clone) -> None:
         assert client.get("/").status_code == 200
 
 
+@pytest.mark.long
 def test_killed_before_the_backups_follow(backed_up: Clone) -> None:
     """The slots serve, the backup service is stopped: the WAL since is kept for it, and the backups go on."""
     target = two_notes(backed_up)
@@ -147,6 +149,7 @@ def test_volumes_are_listed_and_removed(backed_up: Clone) -> None:
     assert current not in volumes(backed_up)
 
 
+@pytest.mark.long
 def test_new_machine(backed_up: Clone) -> None:
     """No database, the backups alone: a restore that is interrupted leaves none that is empty; the next one works."""
     two_notes(backed_up)
@@ -175,6 +178,7 @@ def test_new_machine(backed_up: Clone) -> None:
     assert is_well(backed_up)
 
 
+@pytest.mark.long
 def test_down_leaves_older_volumes(backed_up: Clone) -> None:
     """`docker compose down --volumes` takes the database in use and the backups, and none that a restore has left."""
     before = volumes(backed_up)

@@ -10,7 +10,7 @@ from tests.stack.clients import Clients
 from tests.stack.planted import PLANT, caught
 from tests.stack.stacks import Clone, base_images, run, wait_until
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 # Debian's release whose Postgres is 17.
 SUITE, OLD = "trixie", "stack-offline/postgres:17-trixie"
 # A table that 17 takes and 18 doesn't.
@@ -63,6 +63,7 @@ def volumes(stack: Clone) -> set[str]:
     return set(run(*argv).split())
 
 
+@pytest.mark.long
 def test_another_major_is_refused(old: Clone) -> None:
     """`./stack up` with another version's image names the command, and nothing is touched."""
     before = old.containers()
@@ -76,6 +77,7 @@ def test_another_major_is_refused(old: Clone) -> None:
     assert old.containers()["postgres"]["Id"] == before["postgres"]["Id"]
 
 
+@pytest.mark.long
 def test_server_refuses_by_itself(old: Clone) -> None:
     """Under plain Compose too: it makes no empty database beside the other one."""
     choose(old, base_images()["POSTGRES_IMAGE"])
@@ -103,6 +105,7 @@ def test_failed_upgrade_goes_back(old: Clone) -> None:
     old.psql("DROP TABLE unwanted")
 
 
+@pytest.mark.long
 def test_what_the_owner_can_not_restore_is_named(old: Clone) -> None:
     """A table that the superuser made by hand: the sentence names it and what to do, and the old one serves again."""
     old.psql("CREATE TABLE public.by_hand (n int)", "postgres")
