@@ -16,7 +16,7 @@ DAY = 86400
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(own, "FOLDER", tmp_path)
+    monkeypatch.setattr(own, "CERTIFICATES", tmp_path)
     return tmp_path
 
 
