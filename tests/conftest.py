@@ -27,7 +27,7 @@ NOBODY = 65534
 PLAIN = ("benchmark", "boot", "containers", "database_away", "docs_pages", "front_door", "headers", "made_up_requests")
 SHARED = {
     **dict.fromkeys((*PLAIN, "sizes", "upstream"), "stack"),
-    **dict.fromkeys(("abuse", "access", "client_address", "maintenance", "malformed", "overload"), "echo"),
+    **dict.fromkeys(("abuse", "access", "client_address", "compress", "maintenance", "malformed", "overload"), "echo"),
     **dict.fromkeys(("proxy_protocol", "routes"), "echo"),
 }
 # The rooms that take longest, in this order: what begins last should be short. A run's last lines have the minutes.

@@ -38,7 +38,9 @@ async def app(scope, receive, send):
     answer = {"client": scope["client"][0], "scheme": scope["scheme"], "headers": headers, "body": size}
     text = json.dumps(answer).encode()
     named = [(b"content-type", b"application/json")]
-    if scope["path"] != "/big":
+    if status == 206:
+        named.append((b"content-range", b"bytes 0-9/20"))
+    if scope["path"] not in ("/big", "/hold"):
         # Without it one in a hundred answers to a POST over HTTP/1.1 is cut off: Go's proxy passes the beginning of an
         # answer of unknown length on at once, and then can't look for the end of the request that it has just sent.
         named.append((b"content-length", str(len(text)).encode()))
@@ -46,6 +48,9 @@ async def app(scope, receive, send):
     if scope["path"] == "/big":  # More than the sockets' buffers on the way can hold.
         for _ in range(200):
             await send({"type": "http.response.body", "body": b"x" * 1_000_000, "more_body": True})
+    if scope["path"] == "/hold":  # It goes on when the client has gone.
+        await send({"type": "http.response.body", "body": text, "more_body": True})
+        await receive()
     await send({"type": "http.response.body", "body": text})
 """
 SETTINGS = {
