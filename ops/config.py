@@ -238,6 +238,9 @@ def check_values(environment: dict[str, str]) -> None:
                 ipaddress.ip_network(network)
             except ValueError:
                 raise Stop(f"{setting} is wrong: {network} is neither an address nor a network.", 2) from None
+    for paths, guard in (("BASIC_AUTH_PATHS", "BASIC_AUTH_FILE"), ("ALLOW_PATHS", "ALLOW_FROM")):
+        if environment[paths] and not environment[guard]:
+            raise Stop(f"{paths}={environment[paths]} guards nothing without {guard}.", 2)
     for name in filter(None, environment["OWN_CERTIFICATES"].split(",")):
         if name not in environment["DOMAIN"].split(","):
             raise Stop(f"OWN_CERTIFICATES is wrong: {name} is not among the names of DOMAIN.", 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
 import sys
 import time
@@ -57,7 +58,9 @@ def check_own(config: Config) -> list[Own]:
         for path in (certificate, key):
             if not path.is_file():
                 raise Stop(f"OWN_CERTIFICATES names {name}, and there is no certificates/{path.name}: put it there.", 2)
-            if CERTIFICATES.resolve() not in path.resolve().parents:
+            # The folder has another name in the container.
+            absolute = path.is_symlink() and os.path.isabs(os.readlink(path))
+            if absolute or CERTIFICATES.resolve() not in path.resolve().parents:
                 raise Stop(f"certificates/{path.name} leads out of its folder, where Traefik can't go: copy it.", 2)
         if key.stat().st_mode & 0o004:
             print(
@@ -101,7 +104,8 @@ def refuse() -> str:
 def let_read(config: Config) -> None:
     """Let Traefik's own group read the files, and nobody else who could not."""
     paths = [path for name in config.own_certificates for path in files(name)]
-    if all(path.stat().st_gid == GROUP and path.stat().st_mode & 0o040 for path in paths):
+    wanted = [(path, 0o040) for path in paths] + [(CERTIFICATES, 0o050)] * bool(paths)
+    if all(path.stat().st_gid == GROUP and path.stat().st_mode & right == right for path, right in wanted):
         return
     # In a container: only root may give a file to a group that it is not in.
     rights = ("--user", "root", "--cap-drop", "ALL", "--cap-add", "CHOWN", "--cap-add", "FOWNER")

@@ -188,6 +188,13 @@ def test_guard_that_can_not_be_made(guarded: Callable[..., Echo]) -> None:
     users(echo)
     wait_until(lambda: status(echo, "/admin", auth=ALICE) != 200)
     assert (raw(echo, "/admin"), raw(echo, "/")) == (404, 200)
+    # Nor does an address alone open what needs both.
+    guarded(BASIC_AUTH_FILE="users", ALLOW_FROM=echo.gateway())
+    wait_until(lambda: status(echo, "/health") == 200)
+    assert {raw(echo, path) for path in ("/", "/admin")} == {404}
+    users(echo, ALICE)
+    wait_until(lambda: status(echo, "/", auth=ALICE) == 200)
+    assert status(echo, "/") == 401
     plain = ("docker", "compose", "--env-file", str(echo.env_file), "run", "--rm", "--no-deps", "-T", "traefik", "true")
     said = run(*plain, cwd=echo.folder, env={**CLEAN, "BASIC_AUTH_FILE": "nobody"}, check=False)
     assert "Traefik can't read ./traefik/dynamic/nobody, which a setting names: `chown 10010" in said
