@@ -19,8 +19,9 @@ from ops.run import HERE, Stop, step
 # What `./stack` remembers: the lock, the releases, the configuration that serves.
 STATE = HERE / ".stack"
 LOCK = STATE / "lock"
-# Seconds that the docker command of a `./stack` that was killed may take to end.
-ORPHAN_SECONDS = 300
+# Seconds that the docker command of a `./stack` that was killed may take to end: a job in flight has ten minutes
+# (process.yaml).
+ORPHAN_SECONDS = 900
 
 
 @contextlib.contextmanager

@@ -156,10 +156,25 @@ def end(process: subprocess.Popen[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
+        deadline = time.monotonic() + AT_ONCE
         with contextlib.suppress(subprocess.TimeoutExpired):
             # Not only until the process ends, but until nobody holds its output.
             process.communicate(timeout=AT_ONCE)
-            return
+            # And nobody is left that it started: one without an output of ours may go on.
+            while time.monotonic() < deadline and is_there(process.pid):
+                time.sleep(0.05)
+            if not is_there(process.pid):
+                return
+
+
+def is_there(group: int) -> bool:
+    """Whether a process of the group is left, but for those that wait to be reaped."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its = path.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(its) == group and state != "Z":
+                return True
+    return False
 
 
 def compose(*argv: str, check: bool = True, seconds: float | None = None) -> subprocess.CompletedProcess[str]:

@@ -62,7 +62,11 @@ class Task:
             self.say(f"is made up for, due at {shown(self.record['due'], self.job.zone)}")
         nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
         argv = [shell, "-c", self.job.command]
-        self.pid = os.posix_spawn(shell, argv, {**os.environ, **own}, file_actions=[nothing], setsigmask=[])
+        # Python ignores these two, and a shell can't undo that: `yes | head -1` would go on for ever.
+        undo = [signal.SIGPIPE, signal.SIGXFSZ]
+        self.pid = os.posix_spawn(
+            shell, argv, {**os.environ, **own}, file_actions=[nothing], setsigmask=[], setsigdef=undo
+        )
 
     def end(self, code: int | None, now: float) -> None:
         self.record.update(ended=now, code=code)
@@ -120,6 +124,15 @@ class Cron:
             os.fsync(file.fileno())
         draft.replace(self.file)
 
+    def try_save(self) -> bool:
+        """Save it, or say why not: what runs goes on on a full disk, too."""
+        try:
+            self.save()
+        except OSError as error:
+            say(f"what ran can't be written down: {error}")
+            return False
+        return True
+
     def run(self) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         # Open, and so locked, until this process has ended: two would run each job twice.
@@ -138,7 +151,7 @@ class Cron:
                 now = time.time()
                 for task in self.tasks:
                     self.look(task, now)
-                self.save()
+                self.try_save()
                 if self.stopped and not any(task.pid for task in self.tasks):
                     return 0
                 to_come = [task.next - now for task in self.tasks if task.next > now]
@@ -164,10 +177,13 @@ class Cron:
                 task.leave_out("no cron ran")
                 task.see(max(task.record["seen"], now - CATCH_UP))
             else:
-                task.record.update(due=task.next, began=now, ended=None, code=None)
-                task.see(task.next)
+                known, due = dict(task.record), task.next
+                task.record.update(due=due, began=now, ended=None, code=None)
+                task.see(due)
                 # First: a run that nobody knows of would be repeated.
-                self.save()
+                if not self.try_save():
+                    task.record, task.next = known, due
+                    return
                 try:
                     task.begin(now)
                 except OSError as error:

@@ -30,8 +30,8 @@ SHORT = {
     "@hourly": "0 * * * *",
 }
 VARIABLE = re.compile(r"([A-Za-z_]\w*)\s*=\s*(.*)")
-# 29 February comes within eight years, and what doesn't never does.
-HORIZON = 366 * 8 + 2
+# 29 February comes within eight years, on a given weekday within 40, and what doesn't never does.
+HORIZON = 366 * 40
 
 
 @dataclass(frozen=True)

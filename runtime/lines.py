@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any
@@ -29,6 +30,8 @@ class Json(logging.Formatter):
         said["message"] = record.getMessage()
         if record.exc_info:
             said["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            said["stack"] = record.stack_info
         return json.dumps(said)
 
 
@@ -48,8 +51,20 @@ def excepthook(kind: type[BaseException], error: BaseException, trace: "Tracebac
 
 
 def of_thread(ended: Any) -> None:
-    if ended.exc_value:
+    # As the interpreter has it: a thread may end itself.
+    if ended.exc_value and ended.exc_type is not SystemExit:
         excepthook(ended.exc_type, ended.exc_value, ended.exc_traceback)
+
+
+def of_warning(
+    message: "Warning | str", category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+) -> None:
+    say(f"{filename}:{lineno}: {category.__name__}: {message}", logging.WARNING)
+
+
+def of_unraisable(found: Any) -> None:
+    words = f"{found.err_msg or 'Exception ignored in'}: {found.object!r}"
+    say(words, logging.ERROR, found.exc_value)
 
 
 def begin() -> None:
@@ -61,7 +76,8 @@ def begin() -> None:
         last.setLevel(logging.WARNING)
         last.setFormatter(Json())
         logging.lastResort = last
-        logging.captureWarnings(True)
+        warnings.showwarning = of_warning
+        sys.unraisablehook = of_unraisable
 
 
 def of_uvicorn() -> None:

@@ -69,35 +69,45 @@ def hashed(names: list[str]) -> set[str]:
 
 def bring(files: dict[str, Path], fallback: str, place: Path) -> str:
     """Copy the files into a folder of their own, unless it is there; return its name."""
-    content = {name: path.read_bytes() for name, path in files.items()}
-    whole = hashlib.sha256(fallback.encode())
-    for name in sorted(content):
-        whole.update(os.fsencode(name) + b"\0" + hashlib.sha256(content[name]).digest())
+    whole, marks = hashlib.sha256(fallback.encode()), {}
+    for name in sorted(files):
+        digest, marks[name] = read(files[name])
+        whole.update(os.fsencode(name) + b"\0" + digest)
     made = whole.hexdigest()[:16]
     if (place / "sets" / made).exists():
         return made
     draft = place / "sets/draft"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    with_hash = hashed(list(content))
-    for name, data in content.items():
+    with_hash = hashed(list(files))
+    for name, path in files.items():
         kind = "hashed" if name in with_hash else "page" if name.endswith(PAGE) else "plain"
-        write(draft / kind / name, data)
-    if fallback in content:
-        write(draft / "fallback.html", content[fallback])
+        copy(path, draft / kind / name, marks[name])
+    if fallback in files:
+        copy(files[fallback], draft / "fallback.html", marks[fallback])
     draft.rename(place / "sets" / made)
     return made
 
 
-def write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(data)
+def read(path: Path) -> tuple[bytes, int]:
+    """A file's SHA-256 and CRC-32, without holding all of it: a film may be larger than the container's memory."""
+    digest, mark = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+            mark = zlib.crc32(part, mark)
+    return digest.digest(), mark
+
+
+def copy(path: Path, target: Path, mark: int) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("rb") as source, target.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
         file.flush()
         os.fsync(file.fileno())
     # nginx makes an ETag of the time and the length. Two builds may give two contents the same of both.
-    moment = zlib.crc32(data) & 0x7FFFFFFF
-    os.utime(path, (moment, moment))
+    moment = mark & 0x7FFFFFFF
+    os.utime(target, (moment, moment))
 
 
 def point(link: Path, made: str) -> None:
@@ -111,7 +121,8 @@ def point(link: Path, made: str) -> None:
 def serve(made: str, place: Path, alone: bool) -> None:
     """Have that set serve; those that served before stay readable behind it, and others go."""
     links = [place / str(number) for number in range(KEPT)]
-    before = [link.readlink().name for link in links if link.is_symlink()]
+    # Where this was killed two of them lead to the same.
+    before = list(dict.fromkeys(link.readlink().name for link in links if link.is_symlink()))
     order = [made, *(one for one in before if one != made and not alone)][:KEPT]
     for link in links[len(order) :]:
         link.unlink(missing_ok=True)
@@ -121,7 +132,11 @@ def serve(made: str, place: Path, alone: bool) -> None:
     (place / "next").unlink(missing_ok=True)
     for path in (place / "sets").iterdir():
         if path.name not in order:
-            shutil.rmtree(path)
+            # Half of one must not have its name.
+            draft = place / "sets/draft"
+            shutil.rmtree(draft, ignore_errors=True)
+            path.rename(draft)
+            shutil.rmtree(draft)
 
 
 def publish(folder: str, fallback: str, option: str, place: Path = PLACE) -> None:

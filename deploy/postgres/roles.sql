@@ -1,8 +1,8 @@
 -- The roles of an app in a Postgres where nobody is superuser, as postgres/roles.sql makes them in the stack's own.
--- Run by who owns the database and may make roles, once or again:
+-- Run by who owns the database and may make roles and databases (CREATEROLE, CREATEDB), once or again:
 --   OWNER_PASSWORD=… APP_PASSWORD=… psql "postgresql://admin@db.example.com/shop?sslmode=verify-full&sslrootcert=…" \
 --     --set=owner=shop_owner --set=app=shop_app --file=deploy/postgres/roles.sql
--- Without a variable of its password a role gets none: for certificates. Postgres 15 and psql 14, or newer.
+-- Without a variable of its password a role gets none: for certificates. Postgres 15 and psql 15, or newer.
 \set ON_ERROR_STOP on
 \getenv owner_password OWNER_PASSWORD
 \getenv app_password APP_PASSWORD

@@ -127,6 +127,8 @@ def back_to_old_volume(config: Config, journal: Journal) -> None:
         print("There was no database here to go back to: nothing was started.", file=sys.stderr)
         return
     with step("Go back to the old volume"):
+        # One that is being stopped, for a job in flight, would stay so.
+        compose("stop", *config.processes, check=False) if config.processes else None
         slots.start_all(config.project, config.processes)
         ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
     maintenance.end_of_verbs(config)

@@ -90,6 +90,13 @@ def scale(config: Config, cpus: int, replicas: int, surge: int) -> dict[str, Any
     each = config.worker_memory or limits.WORKER_MEMORY
     workers = config.workers or limits.worker_count(each, slot.cpus or cpus / limits.SLOTS, slot.memory)
     pool, containers = config.pool_size or limits.POOL_SIZE, replicas + surge
+    try:
+        # How many connections there are is the answer, and no bound here.
+        limits.sizes(
+            config.workers, each, config.pool_size, 10**9, slot.cpus or cpus / limits.SLOTS, slot.memory or None
+        )
+    except ValueError as error:
+        raise Stop(str(error), 2) from None
     processes = {name: connections_of(config.services[name]) for name in config.processes}
     app = containers * workers * pool
     # https://wiki.postgresql.org/wiki/Number_Of_Database_Connections: cores x 2, and the disks that seek.

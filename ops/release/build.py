@@ -109,7 +109,11 @@ def check_release(config: Config, release: str) -> None:
     """Whether the release can be started with its settings, and its crontab is right. Raises Stop."""
     check_settings(config, release)
     for name in config.crons:
-        check_settings(config, release, name, (*config.services[name].command, "--check"))
+        try:
+            check_settings(config, release, name, (*config.services[name].command, "--check"))
+        except Stop as failure:
+            older = f"A release from before it can serve once {name} is out of compose.override.yaml."
+            raise Stop(f"{failure}\n{older}", failure.code) from None
 
 
 def check_settings(config: Config, release: str, service: str = "app-1", command: tuple[str, ...] = CHECK) -> None:
@@ -130,7 +134,7 @@ def check_settings(config: Config, release: str, service: str = "app-1", command
         done, late = docker("logs", name, check=False), True
     finally:
         docker("rm", "--force", name, check=False)
-    said = [line for line in done.stderr.strip().splitlines() if not PROGRESS.match(line)][-20:]
+    said = plain([line for line in done.stderr.strip().splitlines() if not PROGRESS.match(line)][-20:])
     was_run = command[:1] != CHECK or BEGUN in done.stdout or FOUND in done.stderr
     if not was_run and (before := entrypoint(releases.image_name(config.project, release))):
         raise Stop("\n".join([f"The image's ENTRYPOINT, {before}, {NOT_RUN}", *said]), 2)
@@ -143,6 +147,18 @@ def check_settings(config: Config, release: str, service: str = "app-1", command
         raise Stop("\n".join(["BACKUP_S3_KEYS or BACKUP_NETWORK is wrong:", *said]), 2)
     if done.returncode:
         raise Stop("\n".join(["The app can't be started:", *said]))
+
+
+def plain(lines: list[str]) -> list[str]:
+    """What a program of the layer's said, where LOG_FORMAT=json made lines of JSON of it."""
+    found = []
+    for line in lines:
+        try:
+            one = json.loads(line)
+            found += [*one["exception"].splitlines()] if one.get("exception") else [one["message"]]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            found.append(line)
+    return found
 
 
 def entrypoint(image: str) -> str:

@@ -28,7 +28,7 @@ def start_accessories(config: Config, names: list[str]) -> None:
             compose("up", "--detach", "--no-deps", *names)
             for name in names:
                 wait_until_healthy(config, name, config.deploy_timeout, before)
-    except Stop:
+    except (Stop, KeyboardInterrupt):
         served = set(json.loads(SNAPSHOT.read_bytes())["services"]) if SNAPSHOT.exists() else set()
         if back := sorted(served.intersection(names)):
             with step(f"Go back to {', '.join(back)} as before"):
@@ -111,7 +111,10 @@ def bring_files(config: Config) -> None:
         done = compose("run", "--rm", "--name", name, "--no-deps", "-T", *config.files, "--next", check=False)
         if done.returncode:
             said = [line for line in done.stderr.strip().splitlines() if not PROGRESS.match(line)]
-            raise Stop("\n".join(said[-20:]), 2 if done.returncode == 2 else 1)
+            # Of one that was killed, for want of memory say, there is nothing but the code.
+            failed = [] if done.returncode == 2 else [f"{NOT_PLACED} exit code {done.returncode}."]
+            older = "A release from before them can serve once STATIC_DIR is out of .env."
+            raise Stop("\n".join([*failed, *said[-20:], older]), 2 if done.returncode == 2 else 1)
 
 
 def remove_others(config: Config, accessories: bool = False) -> None:
@@ -120,10 +123,11 @@ def remove_others(config: Config, accessories: bool = False) -> None:
     And the file server and its files, where STATIC_DIR is set no more. `accessories`: those too, unless a profile that
     isn't chosen has them: somebody started them by hand.
     """
-    known = {*OF_THE_STACK, *config.processes} - {"static", "static-files"} | {*config.accessories, *config.files}
+    known = {*OF_THE_STACK, *compose("--profile", "*", "config", "--services").stdout.split()}
     filters = [f"--filter=label=com.docker.compose.{one}" for one in (f"project={config.project}", "oneoff=False")]
     if accessories:
-        known.update({*compose("--profile", "*", "config", "--services").stdout.split()} - {"static", "static-files"})
+        # Traefik has the same settings now.
+        known = known - {"static", "static-files"} | {*config.accessories, *config.files}
     else:
         filters.append(f"--filter=label={ROLE}")
     said = '{{.ID}} {{.Label "com.docker.compose.service"}}'

@@ -1,6 +1,6 @@
 """deploy/postgres/roles.sql on a Postgres as a managed one is: by TCP and SCRAM, and nobody is superuser.
 
-PyPI's Postgres has no TLS: tests/stack/test_database_elsewhere.py has it, and a certificate that is verified.
+PyPI's Postgres has no TLS: tests/stack/test_elsewhere.py has it, and a certificate that is verified.
 """
 
 import os

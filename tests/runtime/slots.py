@@ -20,6 +20,7 @@ from runtime.serve import main
 sys.exit(main())
 """
 APP = """
+import warnings
 import logging
 import os
 from fastapi import FastAPI, Request
@@ -36,6 +37,7 @@ async def pid() -> int:
 @app.get("/broken")
 async def broken() -> None:
     logging.getLogger("shop").warning("as %s", "planned")
+    warnings.warn("careful")
     raise RuntimeError("as planned")
 """
 NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc")

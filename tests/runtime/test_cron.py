@@ -115,6 +115,32 @@ def test_job_that_is_new_runs_what_came_due_since_the_release_before(table: Cron
     assert table.lines("ran")[0] == shown(minute(0)) or len(table.lines("ran")) > 1
 
 
+def due_at_once(table: Crontab, job: str) -> None:
+    table.write(f"* * * * * {job}\n", jobs={f"* * * * * {job}": {"seen": minute(1)}}, until=minute(1))
+    table.start()
+
+
+def test_disk_that_takes_nothing(table: Crontab) -> None:
+    """What runs goes on, and it is said. Once there is room again all is as before."""
+    due_at_once(table, f"sleep 2; touch {table.folder}/done")
+    record = cron.Cron(table.file).file
+    until(lambda: '"began"' in record.read_text())
+    (in_the_way := record.with_suffix(".new")).mkdir()
+    until((table.folder / "done").exists)
+    until(lambda: "what ran can't be written down: " in table.log(0).read_text())
+    assert table.processes[0].poll() is None
+    in_the_way.rmdir()
+    table.end()
+    assert table.rows()[0]["code"] == 0
+
+
+def test_pipe_whose_reader_has_gone(table: Crontab) -> None:
+    """Its writer ends, as in any shell."""
+    due_at_once(table, f"while :; do echo x; done | head -1; touch {table.folder}/done")
+    until((table.folder / "done").exists)
+    table.end()
+
+
 def test_nothing_runs_of_the_past_at_first(table: Crontab) -> None:
     """Nobody has run these jobs before."""
     table.file.write_text(f"0 0 1 1 * touch {table.folder}/ran")

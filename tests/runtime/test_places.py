@@ -132,6 +132,7 @@ def test_lines_of_json(start: Start) -> None:
     found = {(one["logger"], one["message"]): one for one in said}
     assert ("stack", "Draining for 0 s.") in found
     assert ("shop", "as planned") in found
+    assert any(one["message"].endswith("UserWarning: careful") for one in said)
     assert ("uvicorn.error", "Application startup complete.") in found
     error = found["uvicorn.error", "Exception in ASGI application"]
     assert error["level"] == "error"

@@ -32,13 +32,24 @@ def test_without_one_nothing_runs() -> None:
 def test_one_that_hangs_is_ended(folder: Path) -> None:
     """It, and what it has started."""
     write(folder / "before-migrate", f"sleep 6543 & echo $! > {folder}/pid; wait")
-    made = hooks.Hooks(config(hook_timeout=1), "deploy")
-    with pytest.raises(Stop, match=r"^hooks/before-migrate did not end within HOOK_TIMEOUT=1 s, and was ended\.$"):
+    made = hooks.Hooks(config(hook_timeout=5), "deploy")
+    with pytest.raises(Stop, match=r"^hooks/before-migrate did not end within HOOK_TIMEOUT=5 s, and was ended\.$"):
         made.run(hooks.BEFORE)
     pid = (folder / "pid").read_text().strip()
     state = subprocess.run(["ps", "-o", "stat=", pid], capture_output=True, text=True).stdout
     # A container's PID 1 may not reap it.
     assert state.strip() in ("", "Z")
+
+
+def test_what_it_started_is_ended_too(folder: Path) -> None:
+    """Also what takes no SIGTERM, and what outlives the one that started it."""
+    write(folder / "child", "trap '' TERM; sleep 6544; sleep 6544")
+    write(folder / "before-migrate", f"{folder}/child & echo $! > {folder}/pid; wait")
+    made = hooks.Hooks(config(hook_timeout=5), "deploy")
+    with pytest.raises(Stop, match="did not end within"):
+        made.run(hooks.BEFORE)
+    state = Path("/proc", (folder / "pid").read_text().strip(), "stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.mark.parametrize("failure", [Stop("no"), KeyboardInterrupt()])
