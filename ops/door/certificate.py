@@ -16,11 +16,13 @@ from ops.config import ACME, Config
 from ops.door.ask import ToThisMachine
 from ops.run import Stop, compose, docker, run_with, step
 
-# Seconds for a certificate to be issued.
-ISSUE_SECONDS = 60
+# Seconds for a certificate to be issued, and for one by DNS, whose record has to get about first.
+ISSUE_SECONDS, RECORD_SECONDS = 60, 300
 # An ACME server's problem type, or the words of Traefik's own error, and what to do about it.
 # https://www.rfc-editor.org/rfc/rfc8555#section-6.7
 REMEDIES = {
+    "presenting token|credentials|DNS provider|find zone": "ACME_DNS's provider could not set the record: see its "
+    "variables in traefik.env.",
     "get directory": "It can't be reached from here: see that ACME_CA is right, and the way out open.",
     "error:(invalidContact|invalidEmail|unsupportedContact)": "It refuses ACME_EMAIL: set your own address.",
     "error:dns|no such host": "{name} has no address in public DNS: add an A record (and AAAA) with this server's.",
@@ -51,7 +53,8 @@ class Certificate:
 
 def served(name: str, port: int) -> Certificate:
     """The certificate that this machine serves for the name. Raises OSError when it is none that browsers trust."""
-    connection = ToThisMachine(name, port, ssl.create_default_context())
+    # For a wildcard, any name that it is for.
+    connection = ToThisMachine(name.replace("*", "any"), port, ssl.create_default_context())
     try:
         connection.connect()
         found: Any = connection.sock.getpeercert()
@@ -62,7 +65,7 @@ def served(name: str, port: int) -> Certificate:
 
 def check_names(config: Config) -> None:
     """Say before anything starts which name can't lead here. No reason to stop: DNS may follow, a stored one serves."""
-    for name in config.names if config.public else []:
+    for name in (one for one in config.names if config.public and not one.startswith("*.")):
         try:
             found = {answer[4][0] for answer in socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)}
         except OSError:
@@ -129,14 +132,18 @@ def wait_for_certificates(config: Config, begun: str) -> None:
         # One that runs since before has had its answer, and would ask again only after CERTIFICATE_RETRY_SECONDS.
         compose("kill", "--signal", "HUP", "traefik", check=False)
         with step("Wait for the certificate"):
-            deadline = time.monotonic() + ISSUE_SECONDS
+            by_record = config.services["traefik"].environment["ACME_DNS"]
+            deadline = time.monotonic() + (RECORD_SECONDS if by_record else ISSUE_SECONDS)
             while len(acme_errors(missing, begun)) < len(missing) and time.monotonic() < deadline:
                 time.sleep(0.5)
                 missing = [name for name in missing if problem(name, port)]
     kept = stored(config)
     for name in names:
         if name not in missing:
-            print(lasts(name, served(name, port), renews=name in kept), file=sys.stderr)
+            print(
+                lasts(name, served(name, port), renews=not kept.isdisjoint({name, name.replace("*.", "")})),
+                file=sys.stderr,
+            )
     if missing:
         errors = acme_errors(missing, begun)
         reasons = [errors.get(name) or f"{name}: {problem(name, port)}" for name in missing]

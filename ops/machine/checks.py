@@ -41,7 +41,13 @@ def oddities() -> list[str]:
         if in_file and in_file != os.environ[name]:
             sentence = f"This shell sets {name}={os.environ[name]}, which wins over {in_file} in .env."
             said.append(PASSWORD.sub("://…@", sentence))
-    for file, secret in ((dotenv.FILE, PASSWORD.search(dotenv.text())), (HERE / "app.env", app_env())):
+    traefiks = HERE / "traefik.env"
+    files = (
+        (dotenv.FILE, PASSWORD.search(dotenv.text())),
+        (HERE / "app.env", app_env()),
+        (traefiks, traefiks.exists()),
+    )
+    for file, secret in files:
         if secret and file.stat().st_mode & 0o004:
             said.append(f"Everybody on this machine can read {file.name}: chmod 600 {file.name}")
     return said

@@ -28,6 +28,7 @@ YOURS = (
     "alembic.ini",
     ".env",
     "app.env",
+    "traefik.env",
     "compose.override.yaml",
     "hooks/",
     "maintenance.html",

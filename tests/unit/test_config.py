@@ -92,6 +92,16 @@ def test_profile_and_hours_go_together() -> None:
 
 
 @pytest.mark.docker
+def test_wildcard_needs_dns() -> None:
+    """No authority proves one on port 80; and the first name is one that can be opened."""
+    with pytest.raises(Stop, match="a wildcard needs ACME_DNS"):
+        configured(DOMAIN="app.test,*.app.test")
+    with pytest.raises(Stop, match=r"DOMAIN=.* is wrong"):
+        configured(DOMAIN="*.app.test", ACME_DNS="rfc2136")
+    assert configured(DOMAIN="app.test,*.app.test", ACME_DNS="rfc2136").names == ["app.test", "*.app.test"]
+
+
+@pytest.mark.docker
 def test_what_the_command_reads() -> None:
     """Each value is of its type, and what is empty is there all the same."""
     plain = configured()
