@@ -112,6 +112,8 @@ def check_release(config: Config, release: str) -> None:
         try:
             check_settings(config, release, name, (*config.services[name].command, "--check"))
         except Stop as failure:
+            if "can't be read" not in str(failure) and failure.code == 2:
+                raise
             older = f"A release from before it can serve once {name} is out of compose.override.yaml."
             raise Stop(f"{failure}\n{older}", failure.code) from None
 

@@ -189,7 +189,9 @@ def test_what_a_role_has_set_for_itself_is_reset(empty: Database) -> None:
     try:
         for statement in SET:
             # Each in a session of its own: the next begins with what the last has set.
-            with psycopg.connect(empty.app_url, options="-c default_transaction_read_only=off") as app:
+            with psycopg.connect(
+                empty.app_url, options="-c default_transaction_read_only=off -c statement_timeout=0"
+            ) as app:
                 app.execute(statement.encode())
         with psycopg.connect(empty.app_url) as broken, pytest.raises(psycopg.Error):
             broken.execute("CREATE TEMPORARY TABLE mine (id int)")

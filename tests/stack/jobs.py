@@ -13,8 +13,11 @@ from tests.stack.beside import Beside
 
 # The lines that the page has to copy: Redis, and a worker on it.
 [DOCUMENTED] = re.findall(r"^    volumes:\n(?:    .+\n)+", (REPO / "docs/processes.md").read_text(), re.MULTILINE)
+QUEUE = textwrap.dedent(DOCUMENTED).replace("shop.", "jobs.")
+# For app.env.
+REDIS = "REDIS_URL=unix:///run/redis/redis.sock\n"
 OVERRIDE = (
-    textwrap.dedent(DOCUMENTED).replace("shop.", "jobs.")
+    QUEUE
     + """\
   scheduler:
     extends: {file: process.yaml, service: process}
@@ -41,8 +44,7 @@ OTHERS = ("traefik", "postgres", "backup", "mail", "redis")
 
 class Jobs(Beside):
     def __init__(self, folder: Path) -> None:
-        own = "REDIS_URL=unix:///run/redis/redis.sock\n"
-        super().__init__(folder, "processes", "jobs", own, APP_DIR="../jobs", APP="jobs.web:app", MIGRATE=TABLES)
+        super().__init__(folder, "processes", "jobs", REDIS, APP_DIR="../jobs", APP="jobs.web:app", MIGRATE=TABLES)
         self.override(OVERRIDE)
 
     def override(self, text: str) -> None:

@@ -12,12 +12,11 @@ import pytest
 
 from tests.stack.backups import ok
 from tests.stack.beside import Beside
+from tests.stack.jobs import QUEUE, REDIS, TABLES
 from tests.stack.stacks import run, wait_until
 
-OVERRIDE = """\
-services:
-  cron: {extends: {file: process.yaml, service: cron}, mem_limit: 128m}
-"""
+# The app has a queue in Redis, too.
+OVERRIDE = f"{QUEUE}  cron: {{extends: {{file: process.yaml, service: cron}}, mem_limit: 128m}}\n"
 # Of what the jobs wrote down, in seconds since the epoch.
 BEATS = """
 SELECT json_agg(b ORDER BY due) FROM (
@@ -30,8 +29,7 @@ SELECT json_agg(b ORDER BY due) FROM (
 
 class Jobs(Beside):
     def __init__(self, folder: Path) -> None:
-        migrate = "python -m jobs.tables"
-        super().__init__(folder, "cron", "jobs", APP_DIR="../jobs", APP="jobs.web:app", MIGRATE=migrate)
+        super().__init__(folder, "cron", "jobs", REDIS, APP_DIR="../jobs", APP="jobs.web:app", MIGRATE=TABLES)
         (folder / "compose.override.yaml").write_text(OVERRIDE)
         self.crontab = self.app / "crontab"
         # A job for a minute soon, said as the clock in Kiritimati has it.

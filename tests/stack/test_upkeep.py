@@ -129,7 +129,10 @@ def test_prune_by_somebody_else(repository: Repository) -> None:
         done = deploy(
             repository,
             {
-                "==> Check the settings": lambda: run("docker", "image", "rm", image),
+                # What looks at it may be there for a moment.
+                "==> Check the settings": lambda: wait_until(
+                    lambda: "Untagged" in run("docker", "image", "rm", image, check=False)
+                ),
                 r"==> Migrate: \d": remove_container,
             },
         )
