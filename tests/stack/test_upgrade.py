@@ -121,6 +121,7 @@ def test_what_the_owner_can_not_restore_is_named(old: Clone) -> None:
     old.psql("DROP TABLE public.by_hand", "postgres")
 
 
+@pytest.mark.long
 def test_upgrade(old: Clone) -> None:
     """Every row, role and right is there under 18, requests got 503 meanwhile, and backups go on.
 
