@@ -123,17 +123,20 @@ def remove_others(config: Config, accessories: bool = False) -> None:
     And the file server and its files, where STATIC_DIR is set no more. `accessories`: those too, unless a profile that
     isn't chosen has them: somebody started them by hand.
     """
-    known = {*OF_THE_STACK, *compose("--profile", "*", "config", "--services").stdout.split()}
+    known, off = {*OF_THE_STACK, *config.services}, set()
     filters = [f"--filter=label=com.docker.compose.{one}" for one in (f"project={config.project}", "oneoff=False")]
     if accessories:
         # Traefik has the same settings now.
-        known = known - {"static", "static-files"} | {*config.accessories, *config.files}
+        off = {"static", "static-files"} - {*config.accessories, *config.files}
     else:
         filters.append(f"--filter=label={ROLE}")
     said = '{{.ID}} {{.Label "com.docker.compose.service"}}'
-    listed = docker("ps", "--all", *filters, "--format", said).stdout.splitlines()
-    for one, name in map(str.split, listed):
-        if name not in known:
+    listed = [line.split() for line in docker("ps", "--all", *filters, "--format", said).stdout.splitlines()]
+    if any(name not in known for _, name in listed):
+        # Once more, of all profiles: that is a call of Compose.
+        known.update(compose("--profile", "*", "config", "--services").stdout.split())
+    for one, name in listed:
+        if name not in known - off:
             print(f"No setting and no file of Compose's has {name} any more: it is ended.", file=sys.stderr)
             docker("stop", one)
             docker("rm", one)

@@ -117,6 +117,20 @@ def test_one_that_was_cut_off_is_made_anew(folder: Path) -> None:
     assert not (folder.parent / "place/0/plain").exists()
 
 
+def test_one_that_was_killed_between_two_links(folder: Path) -> None:
+    """Two of them lead to one release then, which takes no older one's place."""
+    place = folder.parent / "place"
+    for mark in ("aAqR3kZ1", "bBqR3kZ2"):
+        release(folder, mark)
+    older = (place / "1").readlink()
+    (place / "2").symlink_to(older)
+    (place / "1").unlink()
+    (place / "1").symlink_to((place / "0").readlink())
+    release(folder, "cCqR3kZ3")
+    lead = [(place / str(number)).readlink() for number in range(3)]
+    assert (len(set(lead)), lead[2]) == (3, older)
+
+
 def test_time_says_what_is_in_it(folder: Path) -> None:
     """An ETag is of time and length: two pages of one length differ in time, and the same page has the same."""
     place, times = folder.parent / "place", []

@@ -1,12 +1,14 @@
 """A stack with a domain, and Pebble, Let's Encrypt's own test server, beside it."""
 
+import contextlib
 import http.client
 import json
 import re
 import ssl
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 
@@ -48,6 +50,16 @@ class Secured(Clone):
     def start_authority(self) -> None:
         self.compose("up", "--detach", "pebble")
         wait_until(self.authority_answers)
+
+    @contextlib.contextmanager
+    def with_authority(self) -> Iterator[Self]:
+        """Built, and with its authority running; nothing stays afterwards."""
+        try:
+            self.prepare()
+            self.start_authority()
+            yield self
+        finally:
+            self.remove()
 
     def authority_answers(self) -> bool:
         try:

@@ -1,11 +1,28 @@
 """A clone with an app in a folder of its own beside it, as most users have theirs."""
 
+import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from tests.conftest import REPO
+from tests.stack.backups import ok
 from tests.stack.stacks import Clone, run
+
+Some = TypeVar("Some", bound=Clone)
+
+
+@contextlib.contextmanager
+def brought_up(made: Some) -> Iterator[Some]:
+    """The stack after its first `./stack up`; of one that was there before, and of this one after, nothing stays."""
+    made.remove()
+    try:
+        ok(made.stack("up"))
+        yield made
+    finally:
+        made.remove()
 
 
 class Beside(Clone):

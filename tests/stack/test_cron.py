@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.stack.backups import ok
-from tests.stack.beside import Beside
+from tests.stack.beside import Beside, brought_up
 from tests.stack.jobs import QUEUE, REDIS, TABLES
 from tests.stack.stacks import run, wait_until
 
@@ -63,13 +63,8 @@ class Jobs(Beside):
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
-    made = Jobs(tmp_path_factory.mktemp("cron") / "stack")
-    made.remove()
-    try:
-        ok(made.stack("up"))
+    with brought_up(Jobs(tmp_path_factory.mktemp("cron") / "stack")) as made:
         yield made
-    finally:
-        made.remove()
 
 
 def test_list_has_each_job(jobs: Jobs) -> None:

@@ -40,12 +40,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByRecord]:
         ALIASES="serve",
         DRAIN_SECONDS="0",
     )
-    try:
-        clone.prepare()
-        clone.start_authority()
+    with clone.with_authority():
         yield clone
-    finally:
-        clone.remove()
 
 
 def test_provider_that_refuses(clone: ByRecord) -> None:

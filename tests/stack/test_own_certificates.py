@@ -34,12 +34,8 @@ class ByFile(Secured):
 def by_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByFile]:
     names = {"DOMAIN": "app.test,www.app.test", "OWN_CERTIFICATES": "app.test"}
     clone = ByFile(tmp_path_factory.mktemp("own"), DRAIN_SECONDS="0", **names)
-    try:
-        clone.prepare()
-        clone.start_authority()
+    with clone.with_authority():
         yield clone
-    finally:
-        clone.remove()
 
 
 def test_certificate_by_file(by_file: ByFile) -> None:

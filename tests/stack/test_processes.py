@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.stack.backups import ok
+from tests.stack.beside import brought_up
 from tests.stack.jobs import IN_FLIGHT, OVERRIDE, TOGETHER, WRONG, Jobs, Work
 from tests.stack.load import Load
 from tests.stack.stacks import CLEAN, wait_until
@@ -15,13 +16,8 @@ from tests.stack.stacks import CLEAN, wait_until
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
-    made = Jobs(tmp_path_factory.mktemp("processes") / "stack")
-    made.remove()
-    try:
-        ok(made.stack("up"))
+    with brought_up(Jobs(tmp_path_factory.mktemp("processes") / "stack")) as made:
         yield made
-    finally:
-        made.remove()
 
 
 def test_up_starts_them_with_the_app(jobs: Jobs) -> None:

@@ -12,6 +12,7 @@ from websockets.sync.client import connect
 
 from ops.door.ask import ToThisMachine
 from tests.stack.backups import ok
+from tests.stack.beside import brought_up
 from tests.stack.load import Load, untrusting
 from tests.stack.spa import ASSET, Spa, Tab, exact
 from tests.stack.stacks import inspect, run, wait_until
@@ -31,13 +32,8 @@ app.router.lifespan_context = lifespan
 
 @pytest.fixture(scope="module")
 def spa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spa]:
-    made = Spa(tmp_path_factory.mktemp("static") / "stack")
-    made.remove()
-    try:
-        ok(made.stack("up"))
+    with brought_up(Spa(tmp_path_factory.mktemp("static") / "stack")) as made:
         yield made
-    finally:
-        made.remove()
 
 
 def test_page_and_api(spa: Spa) -> None:

@@ -11,6 +11,7 @@ from ops import dotenv
 from ops.machine.images import APP_SETTINGS
 from tests.conftest import REPO
 from tests.stack.backups import ok
+from tests.stack.beside import brought_up
 from tests.stack.load import Load
 from tests.stack.stacks import Clone, wait_until
 
@@ -32,13 +33,8 @@ class Yours(Clone):
 
 @pytest.fixture(scope="module")
 def yours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yours]:
-    made = Yours(tmp_path_factory.mktemp("yours"))
-    made.remove()
-    try:
-        ok(made.stack("up"))
+    with brought_up(Yours(tmp_path_factory.mktemp("yours"))) as made:
         yield made
-    finally:
-        made.remove()
 
 
 def test_serves(yours: Yours) -> None:

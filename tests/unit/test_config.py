@@ -1,6 +1,7 @@
 """What Compose resolved, typed, and what it takes as it comes and is wrong all the same."""
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -89,6 +90,25 @@ def test_profile_and_hours_go_together() -> None:
     """Six-day certificates that are renewed as if they lasted for 90 would end first."""
     with pytest.raises(Stop, match="set CERTIFICATE_HOURS=160"):
         configured(ACME_PROFILE="shortlived")
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"BASIC_AUTH_PATHS": "/admin"}, "BASIC_AUTH_PATHS=/admin guards nothing without BASIC_AUTH_FILE"),
+        ({"ALLOW_PATHS": "/admin"}, "ALLOW_PATHS=/admin guards nothing without ALLOW_FROM"),
+        # Traefik would take it for routes, and everybody could read it.
+        ({"BASIC_AUTH_FILE": "users.yaml"}, "BASIC_AUTH_FILE=users.yaml is wrong"),
+        # What no request's path looks like by the time that it is compared.
+        ({"ALLOW_FROM": "192.0.2.1", "ALLOW_PATHS": "//admin"}, "ALLOW_PATHS=//admin is wrong"),
+        ({"ALLOW_FROM": "192.0.2.1", "ALLOW_PATHS": "/x/../admin"}, "ALLOW_PATHS=/x/../admin is wrong"),
+    ],
+)
+def test_guard_that_would_guard_nothing(settings: dict[str, str], said: str) -> None:
+    """It is refused, and not taken for one that holds."""
+    with pytest.raises(Stop, match=re.escape(said)):
+        configured(**settings)
 
 
 @pytest.mark.docker

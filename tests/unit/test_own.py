@@ -80,6 +80,18 @@ def test_files_that_are_not_there(folder: Path, tmp_path_factory: pytest.TempPat
         check_own(with_own("app.test"))
 
 
+def test_link_by_its_whole_path(folder: Path) -> None:
+    """The folder has another name in Traefik's container; a relative link is one there, too."""
+    put(folder, *pair("app.test"))
+    place = (folder / "app.test.crt").rename(folder / "live.crt")
+    (folder / "app.test.crt").symlink_to(place)
+    with pytest.raises(Stop, match=r"app\.test\.crt leads out of its folder"):
+        check_own(with_own("app.test"))
+    (folder / "app.test.crt").unlink()
+    (folder / "app.test.crt").symlink_to("live.crt")
+    assert check_own(with_own("app.test"))
+
+
 def test_key_that_everybody_can_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is said, with the command that mends it."""
     put(folder, *pair("app.test"))

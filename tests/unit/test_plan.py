@@ -97,6 +97,12 @@ def test_many_replicas() -> None:
     assert limits.sizes(2, 150, 15, 470, 2, None, 12, 3).connections == 450
 
 
+def test_replicas_that_would_not_start() -> None:
+    """What each container refuses is no plan."""
+    with pytest.raises(Stop, match="APP_MEMORY"):
+        plan.scale(config(workers=8), 4, 12, 3)
+
+
 def test_no_replicas() -> None:
     """Refused before anything is asked."""
     with pytest.raises(Stop, match="--replicas 0") as stop:
