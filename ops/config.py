@@ -136,9 +136,10 @@ def parse(text: str) -> Config:
     found = json.loads(text)
     services = {name: service(one) for name, one in found["services"].items()}
     # What has no port on the host gets one from the engine, and nobody here knows it.
-    ports = [str(one["published"]) for one in found["services"]["traefik"]["ports"] if one.get("published")]
+    front = found["services"].get("traefik", {})
+    ports = [str(one["published"]) for one in front.get("ports", ()) if one.get("published")]
     if len(ports) < 2:
-        raise Stop("The service `traefik` must publish HTTP_PORT and HTTPS_PORT: ./stack asks the app through them.", 2)
+        raise Stop("./stack needs `traefik`, with HTTP_PORT and HTTPS_PORT. docs/proxies.md is for who has none.", 2)
     own = {
         "DEPLOY_TIMEOUT": str(found["x-deploy"]["timeout"]),
         "HOOK_TIMEOUT": str(found["x-deploy"]["hook"]),

@@ -64,7 +64,7 @@ def room(nodeid: str) -> str:
     """Where a test runs: with those that share its stack, or with all that need no engine."""
     file = Path(nodeid.partition("::")[0])
     name = file.stem.removeprefix("test_")
-    return SHARED.get(name, name) if file.parent.name == "stack" else "host"
+    return SHARED.get(name, name) if file.parent.name in ("stack", "deploy") else "host"
 
 
 class Rooms(LoadScopeScheduling):  # type: ignore[misc]

@@ -86,6 +86,14 @@ def test_right_settings(settings: dict[str, str]) -> None:
 
 
 @pytest.mark.docker
+def test_without_traefik() -> None:
+    """One sentence says what to read: deploy/proxies.yaml leaves it out."""
+    with pytest.raises(Stop, match=r"^\./stack needs `traefik`.* docs/proxies\.md ") as stop:
+        configured(COMPOSE_FILE="compose.yaml:deploy/proxies.yaml")
+    assert stop.value.code == 2
+
+
+@pytest.mark.docker
 def test_profile_and_hours_go_together() -> None:
     """Six-day certificates that are renewed as if they lasted for 90 would end first."""
     with pytest.raises(Stop, match="set CERTIFICATE_HOURS=160"):

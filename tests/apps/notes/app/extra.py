@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter, Request, WebSocket
 from fastapi.responses import StreamingResponse
 
 # Requests made up from the document must not call these.
@@ -24,6 +24,13 @@ async def slow() -> dict[str, Any]:
 @router.get("/who")
 async def who() -> dict[str, Any]:
     return {"release": os.environ["STACK_RELEASE"], "slot": socket.gethostname(), "worker": os.getpid()}
+
+
+@router.get("/seen")
+async def seen(request: Request) -> dict[str, Any]:
+    """What reached it."""
+    client = request.client.host if request.client else None
+    return {"client": client, "scheme": request.url.scheme, "headers": request.headers.items()}
 
 
 @router.get("/block")
