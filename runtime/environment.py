@@ -9,8 +9,10 @@ from typing import Any
 
 from .settings import SOCKET_FOLDER, Settings
 
-# Where the layer of the stack's is in the image: runtime/install.py.
-STACK = Path("/opt/stack")
+# The folder that runtime/install.py made, by this file's own place.
+STACK = Path(__file__).parents[2]
+# Elsewhere a supervisor of the machine's runs what is here: docs/supervisors.md.
+IN_IMAGE = Path("/opt/stack") == STACK
 # Where what is found nowhere else may be written: the container's root is read-only.
 WRITABLE = "/tmp"  # noqa: S108 - a tmpfs of the container
 # Who a program is to Postgres, by the number that it runs as: postgres/Dockerfile.
@@ -30,7 +32,7 @@ def prepare(chosen: Settings, role: str) -> None:
         os.environ["HOME"] = WRITABLE
     os.environ.setdefault("TMPDIR", WRITABLE)
     for name, folder in CACHES.items():
-        os.environ.setdefault(name, f"{WRITABLE}/{folder}")
+        os.environ.setdefault(name, f"{os.environ['HOME']}/{folder}")
     # The app's own programs, Alembic among them, beside its Python.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
 

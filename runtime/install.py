@@ -1,8 +1,9 @@
 """Builds the stack's layer in the app's image: runs there, as root, with the app's own Python.
 
-    python install.py SOURCE
+    python install.py           the image's layer; a pip of the stack's own is at /mnt/pip
+    python install.py FOLDER    the same programs without an image, in that folder: docs/supervisors.md
 
-A pip of the stack's own is at /mnt/pip. Standard library only.
+Standard library only.
 """
 
 import compileall
@@ -17,10 +18,11 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-STACK = Path("/opt/stack")
+SOURCE = Path(__file__).parent
+# runtime/environment.py knows the image by it.
+IMAGE = STACK = Path("/opt/stack")
 # A cache of BuildKit's.
 CACHE = Path("/mnt/cache")
-PACKAGE = STACK / "code/stack_runtime"
 # Each becomes a program of this Python's: its name, its module, its function. No -P and no -I, which older ones lack.
 PROGRAMS = {
     "serve": ("serve", "main"),
@@ -92,12 +94,12 @@ def fail(words: str) -> None:
     sys.exit(1)
 
 
-def install(source: Path, name: str) -> None:
+def install(name: str) -> None:
     """The pinned packages of NAME.txt, in a folder of their own: those of the app stay as they are.
 
     Kept in the build's cache: each change of the app makes this layer again, and need not fetch them again.
     """
-    requirements = source / f"{name}.txt"
+    requirements = SOURCE / f"{name}.txt"
     wanted = f"{requirements.read_text()} {sysconfig.get_config_var('SOABI')} {sys.version}"
     kept = CACHE / f"{name}-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
     if not kept.exists():
@@ -130,9 +132,11 @@ def compile_library(library: Path) -> None:
 
 def fetch(requirements: Path, target: Path) -> None:
     argv = [sys.executable, "-m", "pip", "install", "--quiet", "--no-cache-dir", "--disable-pip-version-check"]
-    argv += ["--root-user-action", "ignore", "--only-binary", ":all:", "--no-deps", "--require-hashes"]
+    argv += ["--only-binary", ":all:", "--no-deps", "--require-hashes"]
     argv += ["--no-compile", "--target", str(target), "--requirement", str(requirements)]
-    done = subprocess.run(argv, env={**os.environ, "PYTHONPATH": "/mnt/pip"}, capture_output=True, text=True)
+    # By a variable: a pip of Python 3.10's knows no such option.
+    own = {"PYTHONPATH": "/mnt/pip", "PIP_ROOT_USER_ACTION": "ignore"}
+    done = subprocess.run(argv, env={**os.environ, **own}, capture_output=True, text=True)
     if done.returncode:
         fail(f"The stack's packages can't be installed for {sys.executable} ({sys.version.split()[0]}): {done.stderr}")
 
@@ -217,32 +221,37 @@ def add_users(file: Path = Path("/etc/passwd")) -> None:
     file.write_text("\n".join([*lines, ""]))
 
 
-def main() -> None:
-    source = Path(sys.argv[1])
+def build() -> None:
+    """The layer's packages, code and programs, and what the app's own Alembic knows, in the folder STACK."""
     check_python(sys.version.split()[0])
-    compile_library(Path(sysconfig.get_path("stdlib")))
     for name in LIBRARIES:
-        install(source, name)
+        install(name)
     choose_uvicorn()
-    PACKAGE.mkdir(parents=True)
-    for path in source.glob("*.py"):
-        (PACKAGE / path.name).write_text(path.read_text())
-    (STACK / "bin").mkdir()
-    # Where publish.py finds its volume, which takes its owner from here.
-    (STACK / "static").mkdir()
-    os.chown(STACK / "static", USERS["app"], USERS["app"])
+    code, programs = STACK / "code", STACK / "bin"
+    package = code / "stack_runtime"
+    package.mkdir(parents=True)
+    for path in SOURCE.glob("*.py"):
+        (package / path.name).write_text(path.read_text())
+    programs.mkdir()
     for name, (module, function) in PROGRAMS.items():
-        program = STACK / "bin" / name
-        text = PROGRAM.format(python=sys.executable, code=STACK / "code", module=module, function=function)
-        program.write_text(text)
-        program.chmod(0o755)
+        text = PROGRAM.format(python=sys.executable, code=code, module=module, function=function)
+        (programs / name).write_text(text)
     for name in ("probe", "steady"):
-        shutil.copy(source / name, STACK / "bin")
-        (STACK / "bin" / name).chmod(0o755)
-    # Of which a volume of that name takes its owner.
-    (STACK / "cron").mkdir()
-    os.chown(STACK / "cron", USERS["app"], USERS["app"])
+        shutil.copy(SOURCE / name, programs)
+    for program in programs.iterdir():
+        program.chmod(0o755)
     record_revisions()
+    compileall.compile_dir(str(package), quiet=1)
+    make_readable(STACK)
+
+
+def finish_image() -> None:
+    """What the image needs besides: its standard library compiled, volumes' owners, users, files that all may read."""
+    compile_library(Path(sysconfig.get_path("stdlib")))
+    # Where publish.py finds its volume, and cron.py: it takes its owner from here.
+    for name in ("static", "cron"):
+        (STACK / name).mkdir()
+        os.chown(STACK / name, USERS["app"], USERS["app"])
     add_users()
     for folder in [Path.cwd(), *map(Path, sys.path[1:])]:
         # What `pip install --user` put below /root is closed to others by that folder's own rights.
@@ -250,8 +259,24 @@ def main() -> None:
             Path("/root").chmod(0o711)
             make_readable(folder)
     make_readable(Path.cwd())
-    compileall.compile_dir(str(PACKAGE), quiet=1)
-    make_readable(STACK)
+
+
+def main() -> None:
+    global STACK, CACHE
+    if not sys.argv[1:]:
+        build()
+        return finish_image()
+    STACK = Path(sys.argv[1]).absolute()
+    if STACK.exists() or STACK == IMAGE:
+        fail(f"{STACK} is there already, or is an image's: name a new folder, one for each release.")
+    CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fastapi-stack")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    try:
+        build()
+    except BaseException:
+        # The next try needs the name.
+        shutil.rmtree(STACK, ignore_errors=True)
+        raise
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+# Which of them are this process's.
+OWN = Path("/proc/self/cgroup")
 # v1 has no word for "no limit", only the largest page-aligned number.
 V1_UNLIMITED = 1 << 60
 MIB = 2**20
@@ -31,35 +33,27 @@ class Wrong(ValueError):
     """One sentence about a setting."""
 
 
-def memory_limit(root: Path = CGROUP) -> int | None:
+def memory_limit(root: Path = CGROUP, own: Path = OWN) -> int | None:
     """Bytes, or None when there is no limit."""
-    text = _read(root / "memory.max") or _read(root / "memory/memory.limit_in_bytes")
-    if not text or text == "max" or int(text) >= V1_UNLIMITED:
-        return None
-    return int(text)
+    found = _said(root, own, "memory.max", "memory/memory.limit_in_bytes")
+    limits = [int(text) for text in found if text != "max" and int(text) < V1_UNLIMITED]
+    return min(limits, default=None)
 
 
-def oom_kills(root: Path = CGROUP) -> int:
-    """How many processes the kernel has ended in this container for want of memory (cgroup v2, v1)."""
-    for path in (root / "memory.events", root / "memory/memory.oom_control"):
-        for line in _read(path).splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
+def oom_kills(root: Path = CGROUP, own: Path = OWN) -> int:
+    """How many processes the kernel has ended in this container or unit for want of memory (cgroup v2, v1)."""
+    for text in _said(root, own, "memory.events", "memory/memory.oom_control")[:1]:
+        counts = dict(line.split(" ", 1) for line in text.splitlines())
+        return int(counts.get("oom_kill", 0))
     return 0
 
 
-def cpu_limit(root: Path = CGROUP) -> float | None:
+def cpu_limit(root: Path = CGROUP, own: Path = OWN) -> float | None:
     """CPUs, a fraction as a fraction, or None when there is no limit."""
-    v2 = _read(root / "cpu.max")
-    if v2:
-        quota, period = v2.split()
-    else:
-        quota = _read(root / "cpu/cpu.cfs_quota_us") or "max"
-        period = _read(root / "cpu/cpu.cfs_period_us") or "100000"
-    if quota in ("max", "-1"):
-        return None
-    return int(quota) / int(period)
+    quotas = [tuple(text.split()) for text in _said(root, own, "cpu.max", "")]
+    of_v1 = (_said(root, own, "", f"cpu/cpu.cfs_{what}_us") for what in ("quota", "period"))
+    quotas += zip(*of_v1)
+    return min((int(quota) / int(period) for quota, period in quotas if quota not in ("max", "-1")), default=None)
 
 
 def worker_count(worker_memory: int, cpus: float | None, memory: int | None) -> int:
@@ -132,6 +126,21 @@ def sizes(
 def named(replicas: int, surge: int) -> str:
     """What a message calls the containers: slots, or replicas, where another engine has other numbers of them."""
     return "slots" if (replicas, surge) == (SLOTS, 0) else f"replicas ({surge} of them SURGE)"
+
+
+def _said(root: Path, own: Path, v2: str, v1: str) -> list[str]:
+    """What that file says of this process's cgroup, and of each above it: what limits one limits all below.
+
+    A container sees its own as the root of all, and may be told a path that only the machine has.
+    """
+    # "0::/path" is v2, and "4:cpu,cpuacct:/path" v1.
+    lines = [line.split(":", 2) for line in _read(own).splitlines()]
+    paths = {name: path for _, names, path in lines for name in names.split(",")}
+    found = []
+    for controller, _, file in (("", "", v2), v1.partition("/")):
+        path = Path(paths.get(controller, "/"))
+        found += [_read(root / controller / one.relative_to("/") / file) for one in (path, *path.parents) if file]
+    return [text for text in found if text]
 
 
 def _read(path: Path) -> str:

@@ -194,7 +194,7 @@ def begin(role: str) -> settings.Settings:
     """Have the environment of a program that connects as `role`, and a relay for one that speaks TCP alone."""
     chosen = settings.load()
     environment.prepare(chosen, role)
-    if not chosen.database_url:
+    if environment.IN_IMAGE and not chosen.database_url:
         with socket.create_server(relay.ADDRESS) as listener:
             demand.OnDemand(listener, str(environment.STACK / "bin/relay")).spawn()
     return chosen

@@ -1,10 +1,11 @@
-"""What PID 1 of a slot writes down, in files of the container's tmpfs: for workers, the health check and `./stack`.
+"""What PID 1 of a slot tells: in files, for workers, the health check and `./stack`; and to systemd, if that waits.
 
-Where the app has filled that, it is lost, and nothing else is.
+Where the app has filled the tmpfs that they are in, it is lost, and nothing else is.
 """
 
 import contextlib
 import os
+import socket
 from pathlib import Path
 
 FOLDER = Path(os.environ.get("SLOT_FOLDER", "/tmp"))  # noqa: S108 - a tmpfs of the container
@@ -26,3 +27,10 @@ def write_readiness(is_ready: bool) -> None:
     with contextlib.suppress(OSError):
         draft.write_text(f"{uptime} {'ready' if is_ready else 'not ready'}\n")
         draft.rename(FOLDER / "ready")
+
+
+def tell_systemd() -> None:
+    """Say that the slot is ready, where a unit of `Type=notify` waits for it: sd_notify(3)."""
+    if place := os.environ.get("NOTIFY_SOCKET"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.sendto(b"READY=1", place.replace("@", "\0", 1) if place.startswith("@") else place)

@@ -1,4 +1,4 @@
-"""The command of a slot, PID 1: checks the settings, finds the app, and becomes the workers' supervisor."""
+"""The command of a slot, PID 1 there: checks the settings, finds the app, and becomes the workers' supervisor."""
 
 import logging
 import os
@@ -26,7 +26,8 @@ def programs(chosen: Settings) -> "list[OnDemand]":
     questions.bind(str(schema.SOCKET))
     questions.listen()
     found = [OnDemand(questions, str(environment.STACK / "bin/schema"))]
-    if not chosen.database_url:
+    if environment.IN_IMAGE and not chosen.database_url:
+        # Elsewhere that port is a Postgres's.
         found.append(OnDemand(socket.create_server(relay.ADDRESS), str(environment.STACK / "bin/relay")))
     return found
 
@@ -46,7 +47,7 @@ def main() -> int:
     # The kernel drops a signal that PID 1 does not handle yet: Docker would wait, and then kill a slot that serves by
     # now. Blocked, a signal waits until the supervisor handles it.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    if os.getpid() != 1:
+    if environment.IN_IMAGE and os.getpid() != 1:
         raise Wrong(
             "The image's ENTRYPOINT runs its command as a child, so that no signal reaches the app: end it with "
             '`exec "$@"`, or leave it out with APP_ENTRYPOINT=skip.'

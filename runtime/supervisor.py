@@ -27,7 +27,7 @@ from functools import partial
 
 from . import limits, lines, readiness
 from .demand import OnDemand
-from .notes import DRAINING, WORKERS, write_line, write_readiness
+from .notes import DRAINING, WORKERS, tell_systemd, write_line, write_readiness
 
 # Seconds without a turn of any worker's loop after which the slot gets no new requests: busy is not stuck.
 STUCK_SECONDS = 3
@@ -73,7 +73,7 @@ class Supervisor:
         self.probes, self.programs = probes, programs
         # By process id: which one it is, and when it was started.
         self.workers: dict[int, tuple[int, float]] = {}
-        self.oom_kills = limits.oom_kills()
+        self.pid, self.oom_kills = os.getpid(), limits.oom_kills()
         WORKERS.write_bytes(bytes([STARTING]) * count + b"\n")
         with WORKERS.open("r+b") as file:
             # Shared with the workers: each sets its own letter once it serves.
@@ -149,7 +149,9 @@ class Supervisor:
         """Write it down when it changes, and again in time; return the seconds until then."""
         is_ready, now = self.is_ready(), time.monotonic()
         if is_ready != self.shown or now >= self.due:
-            self.was_ready = self.was_ready or is_ready
+            if is_ready and not self.was_ready:
+                tell_systemd()
+                self.was_ready = True
             self.shown, self.due = is_ready, now + (TICK if self.was_ready else START_TICK)
             write_readiness(is_ready)
         return self.due - now
@@ -207,6 +209,9 @@ class Supervisor:
 
     def serve(self, index: int) -> None:
         """In a worker: say that it serves, and that its loop turns."""
+        if os.getppid() != self.pid:
+            # Without a container nothing else ends what a killed parent leaves, and it would keep the port.
+            return os.kill(os.getpid(), signal.SIGTERM)
         self.turned[index] = time.monotonic()
         if self.states[index] != SERVING:
             self.states[index] = SERVING

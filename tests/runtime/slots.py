@@ -51,16 +51,18 @@ def free_port() -> int:
 class Slot:
     """It runs `app` in `folder`; settings by their names. `inside` are programs that become it, in its namespace."""
 
-    def __init__(self, folder: Path, *inside: str, app: str = APP, **settings: str) -> None:
+    namespace: tuple[str, ...] = NAMESPACE
+
+    def __init__(self, folder: Path, *inside: str, app: str = APP, notify: str = "", **settings: str) -> None:
         self.port, self.probes = free_port(), free_port()
         (folder / "main.py").write_text(app)
         (folder / "serve").write_text(PROGRAM.format(repository=str(REPO)))
         given = {"PORT": str(self.port), "READINESS_PORT": str(self.probes), "DRAIN_SECONDS": "0", **settings}
         self.process = subprocess.Popen(
-            [*NAMESPACE, *inside, sys.executable, "serve"],
+            [*self.namespace, *inside, sys.executable, "serve"],
             cwd=folder,
             env={"PATH": os.environ["PATH"], "SLOT_FOLDER": str(folder), "PYTHONUNBUFFERED": "1"}
-            | {"STACK_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+            | {"STACK_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "NOTIFY_SOCKET": notify}
             | {f"STACK_{name}": value for name, value in given.items()},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

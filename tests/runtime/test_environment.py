@@ -43,11 +43,16 @@ def test_what_the_app_has_set_stays(tmp_path: Path) -> None:
 
 
 def test_everything_can_be_written_somewhere(tmp_path: Path) -> None:
-    """A home that isn't there, or is read-only, is replaced, and caches have a place."""
+    """A home that isn't there, or is read-only, is replaced, and caches have a place; one that is well has them."""
     os.environ["HOME"] = str(tmp_path / "nowhere")
     environment.prepare(Settings(), "app")
     places = [os.environ[name] for name in ("HOME", "TMPDIR", *environment.CACHES)]
     assert {Path(place).parts[:2] for place in places} == {("/", "tmp")}
+    os.environ["HOME"] = str(tmp_path)
+    for name in environment.CACHES:
+        del os.environ[name]
+    environment.prepare(Settings(), "app")
+    assert {Path(os.environ[name]).is_relative_to(tmp_path) for name in environment.CACHES} == {True}
 
 
 def test_programs_of_the_apps_python_come_first() -> None:
@@ -61,7 +66,7 @@ def test_libraries_of_the_stacks_come_last(monkeypatch: pytest.MonkeyPatch) -> N
     """Where both have one, the app's is used."""
     monkeypatch.setattr(sys, "path", ["/code", "/site-packages"])
     environment.find_libraries()
-    assert sys.path == ["/code", "/site-packages", "/opt/stack/lib"]
+    assert sys.path == ["/code", "/site-packages", f"{environment.STACK}/lib"]
 
 
 def test_uvicorn_of_the_stacks_comes_first_where_the_build_put_it(

@@ -174,3 +174,41 @@ def test_reserve_is_what_postgres_keeps() -> None:
     found = re.search(r"^reserved_connections = (\d+)$", (REPO / "postgres/postgresql.conf").read_text(), re.MULTILINE)
     assert found
     assert int(found[1]) + 3 == RESERVED_CONNECTIONS
+
+
+UNIT = "system.slice/app@1.service"
+
+
+def own(folder: Path, text: str) -> Path:
+    """What the kernel says of which cgroups a process is in."""
+    folder.mkdir(exist_ok=True)
+    (folder / "own").write_text(text)
+    return folder / "own"
+
+
+def test_limits_of_a_unit_v2(tmp_path: Path) -> None:
+    """Those of its own cgroup and of the slices above it, the tightest of each; what was killed is its own count."""
+    root = cgroup(tmp_path, memory_DOT_max="max", cpu_DOT_max="max 100000")
+    cgroup(
+        root / "system.slice", memory_DOT_max="1073741824", cpu_DOT_max="150000 100000", memory_DOT_events="oom_kill 9"
+    )
+    cgroup(root / UNIT, memory_DOT_max="536870912", cpu_DOT_max="max 100000", memory_DOT_events="oom 1\noom_kill 2")
+    mine = own(tmp_path, f"0::/{UNIT}\n")
+    assert (memory_limit(root, mine), cpu_limit(root, mine), oom_kills(root, mine)) == (512 * MIB, 1.5, 2)
+    slice_alone = own(tmp_path, "0::/system.slice\n")
+    assert memory_limit(root, slice_alone) == 1024 * MIB
+
+
+def test_limits_of_a_unit_v1(tmp_path: Path) -> None:
+    """Each kind by its own hierarchy, of which two may be one."""
+    cgroup(tmp_path / "memory" / UNIT, memory_DOT_limit_in_bytes="268435456")
+    cgroup(tmp_path / "cpu" / UNIT, cpu_DOT_cfs_quota_us="50000", cpu_DOT_cfs_period_us="100000")
+    mine = own(tmp_path, f"3:cpu,cpuacct:/{UNIT}\n4:memory:/{UNIT}\n0::/{UNIT}\n")
+    assert (memory_limit(tmp_path, mine), cpu_limit(tmp_path, mine)) == (256 * MIB, 0.5)
+
+
+def test_path_that_only_the_machine_has(tmp_path: Path) -> None:
+    """In a container without a cgroup namespace: what is mounted there is its own."""
+    root = cgroup(tmp_path, memory_DOT_max="536870912", cpu_DOT_max="150000 100000", memory_DOT_events="oom_kill 2")
+    mine = own(tmp_path, "0::/system.slice/docker-1f.scope\n")
+    assert (memory_limit(root, mine), cpu_limit(root, mine), oom_kills(root, mine)) == (512 * MIB, 1.5, 2)

@@ -13,6 +13,8 @@ from tests.conftest import REPO
 PROGRAM = """
 import sys
 sys.path[0] = sys.argv[1]
+from runtime import environment
+environment.IN_IMAGE = True
 from runtime.serve import {function}
 sys.exit({function}())
 """
