@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache, wraps
+from pathlib import Path
 from typing import Any
 
 from . import limits, lines
@@ -172,22 +173,36 @@ READERS: dict[str, Callable[[str], Any]] = {
     "migrate": command,
     "migrate_deadline": between(0.1, 86_400),
 }
-# A database's URL may hold a password.
+# A database's URL may hold a password. It may stand in a file, as engines hand over a secret: DATABASE_URL_FILE.
 SECRET = ("database_url",)
+
+
+def contents(name: str, path: str) -> str:
+    """What a secret's file has. Raises Wrong."""
+    try:
+        text = Path(path).read_text().strip()
+    except OSError as error:
+        raise Wrong(f"{name}={path} is wrong: {error.strerror}.") from None
+    if not text:
+        raise Wrong(f"{name}={path} is wrong: nothing is in it.")
+    return text
 
 
 def read(environment: Mapping[str, str]) -> Settings:
     """The settings of this environment; an empty one is not set. Raises Wrong."""
     found: dict[str, Any] = {}
     for one in fields(Settings):
-        text = environment.get(PREFIX + one.name.upper())
+        name = one.name.upper()
+        text = environment.get(PREFIX + name)
+        if one.name in SECRET and not text and (file := environment.get(f"{PREFIX}{name}_FILE")):
+            text = contents(f"{name}_FILE", file)
         if not text:
             continue
         try:
             found[one.name] = READERS.get(one.name, str)(text)
         except Wrong as wrong:
             shown = "…" if one.name in SECRET else text
-            raise Wrong(f"{one.name.upper()}={shown} is wrong: it must be {wrong}.") from None
+            raise Wrong(f"{name}={shown} is wrong: it must be {wrong}.") from None
     return Settings(**found)
 
 

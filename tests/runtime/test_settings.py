@@ -1,5 +1,6 @@
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,25 @@ def test_wrong_database_url_keeps_its_password(url: str) -> None:
     """The sentence about DATABASE_URL does not print it: it may hold a password."""
     with pytest.raises(Wrong, match=re.escape("DATABASE_URL=… is wrong")) as wrong:
         read({"STACK_DATABASE_URL": url})
+    assert "hunter2" not in str(wrong.value)
+
+
+def test_database_url_by_file(tmp_path: Path) -> None:
+    """As an engine hands over a secret. One that can't be read, or that holds nothing, is a sentence with its name."""
+    file = tmp_path / "url"
+    variable = {"STACK_DATABASE_URL_FILE": str(file)}
+    with pytest.raises(Wrong, match=f"^DATABASE_URL_FILE={file} is wrong: No such file or directory.$"):
+        read(variable)
+    file.write_text("\n")
+    with pytest.raises(Wrong, match=f"^DATABASE_URL_FILE={file} is wrong: nothing is in it.$"):
+        read(variable)
+    file.write_text("postgresql://me:hunter2@db/shop\n")
+    assert read(variable).database_url == "postgresql://me:hunter2@db/shop"
+    other = "postgresql://me@other/shop"
+    assert read({**variable, "STACK_DATABASE_URL": other}).database_url == other
+    file.write_text("mysql://me:hunter2@db/shop\n")
+    with pytest.raises(Wrong, match=re.escape("DATABASE_URL=… is wrong")) as wrong:
+        read(variable)
     assert "hunter2" not in str(wrong.value)
 
 
