@@ -13,7 +13,10 @@ from tests.conftest import REPO
 
 # What an app in this checkout has beside them is its own.
 STACK = (
-    *(f"{folder}/" for folder in ("backup", "benchmarks", "lock", "offline", "ops", "postgres", "runtime", "tests")),
+    *(
+        f"{folder}/"
+        for folder in ("backup", "benchmarks", "deploy", "lock", "offline", "ops", "postgres", "runtime", "tests")
+    ),
     "traefik/",
     "compose.yaml",
     "stack",

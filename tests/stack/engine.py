@@ -41,6 +41,8 @@ class Engine:
         self.options = options
         self.environment = {**CLEAN, "DOCKER_HOST": f"unix://{self.folder}/socket"}
         self.daemon: subprocess.Popen[bytes] | None = None
+        # Where the machine reaches this network once it is let out.
+        self.outside = f"10.77.{os.getpid() % 250 + 1}.2"
         # The machine's rules, without their `-A` and `-D`, that let this network out.
         self.rules: list[tuple[str, ...]] = []
         run("ip", "netns", "add", self.name)
@@ -49,7 +51,7 @@ class Engine:
 
     def let_out(self) -> None:
         """Let what runs on this engine's side reach what the machine reaches: builds install packages."""
-        cable, ours = f"engine{os.getpid()}", f"10.77.{os.getpid() % 250 + 1}"
+        cable, ours = f"engine{os.getpid()}", self.outside.rpartition(".")[0]
         run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         run("ip", "addr", "add", f"{ours}.1/30", "dev", cable)
         run("ip", "link", "set", cable, "up")
