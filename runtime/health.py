@@ -1,8 +1,6 @@
-"""`/live`, `/ready` and `/health`, in front of whatever app: outside it, so that every ASGI app has them.
+"""`/health`, in front of whatever app: outside it, so that every ASGI app has it.
 
-Traefik routes only `/health` from outside. Its probes are answered by PID 1 (readiness.py). A worker answers `/ready`,
-too, and so to a Traefik whose probes PID 1 was too late for. Of `/ready` the database is never asked: an outage there
-must not end every route.
+`/live` and `/ready` are PID 1's, on a port of its own (readiness.py): what is on the app's port any proxy would serve.
 """
 
 import asyncio
@@ -11,7 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from . import environment, notes, schema, settings
+from . import environment, schema, settings
 
 # As ASGI has them: https://asgi.readthedocs.io/en/latest/specs/main.html
 Scope = MutableMapping[str, Any]
@@ -65,19 +63,13 @@ async def ask() -> dict[str, Any]:
 
 
 class Health:
-    """Answers these itself, and leaves all else to the app."""
+    """Answers that itself, and leaves all else to the app."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"] if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") else None
-        if path == "/live":
-            await answer(send, 200, {"live": True})
-        elif path == "/ready":
-            ready = not notes.DRAINING.exists()
-            await answer(send, 200 if ready else 503, {"ready": ready})
-        elif path == "/health":
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] == "/health":
             await answer(send, *await health())
         else:
             await self.app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What PID 1 of a slot tells: in files, for workers, the health check and `./stack`; and to systemd, if that waits.
+"""What PID 1 of a slot tells: in files, for the health check and `./stack`; and to systemd, if that waits.
 
 Where the app has filled the tmpfs that they are in, it is lost, and nothing else is.
 """
@@ -9,8 +9,6 @@ import socket
 from pathlib import Path
 
 FOLDER = Path(os.environ.get("SLOT_FOLDER", "/tmp"))  # noqa: S108 - a tmpfs of the container
-# Workers look for it at each `/ready`.
-DRAINING = FOLDER / "draining"
 # A first line with a letter for each worker, then a line for each that ended without being asked to, with the reason,
 # `routed` once the proxy was told that it may send requests, and `draining` once the slot is.
 WORKERS = FOLDER / "workers"

@@ -17,6 +17,8 @@ from .supervisor import SIGNALS, Supervisor
 
 # The role that serves.
 ROLE = "app"
+# Times WATCHDOG_SECONDS that a loop may stand still before its watchdog must have failed.
+LOST = 2
 
 
 def programs(chosen: Settings) -> "list[OnDemand]":
@@ -66,7 +68,8 @@ def main() -> int:
 
         worker.share()
     numbers = sizes.workers, chosen.drain_seconds, chosen.graceful_seconds
-    return Supervisor(partial(work, found, chosen), listener, *numbers, probes, programs(chosen)).run()
+    started = programs(chosen), LOST * chosen.watchdog_seconds
+    return Supervisor(partial(work, found, chosen), listener, *numbers, probes, *started).run()
 
 
 def bind(setting: str, host: str, port: int) -> socket.socket:

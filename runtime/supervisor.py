@@ -5,8 +5,6 @@ On SIGTERM `/ready` starts to answer 503, so that Traefik sends no more requests
 A worker that can't start is tried again while another serves; otherwise the slot has failed, and Docker's restart
 policy acts, which waits longer.
 
-What becomes of the workers stands in a file that `./stack` reads: WORKERS.
-
 Forked, not spawned, as Uvicorn's own supervisor does it: what was imported before is in memory once for all workers,
 and a new worker has only the app left to import. Standard library only.
 """
@@ -27,7 +25,7 @@ from functools import partial
 
 from . import limits, lines, readiness
 from .demand import OnDemand
-from .notes import DRAINING, WORKERS, tell_systemd, write_line, write_readiness
+from .notes import WORKERS, tell_systemd, write_line, write_readiness
 
 # Seconds without a turn of any worker's loop after which the slot gets no new requests: busy is not stuck.
 STUCK_SECONDS = 3
@@ -55,7 +53,7 @@ class Supervisor:
 
     `work` calls the function that it is given once it serves, and each second while its loop turns.
     `drain_seconds` pass between SIGTERM and the end of serving, `graceful_seconds` from there until what is left of the
-    workers is killed.
+    workers is killed. `lost_seconds` without a turn of any worker's loop are more than its watchdog allows.
     """
 
     def __init__(
@@ -67,10 +65,11 @@ class Supervisor:
         graceful_seconds: float,
         probes: "socket.socket | None" = None,
         programs: Sequence[OnDemand] = (),
+        lost_seconds: float = math.inf,
     ) -> None:
         self.work, self.listener, self.count = work, listener, count
         self.drain_seconds, self.graceful_seconds = drain_seconds, graceful_seconds
-        self.probes, self.programs = probes, programs
+        self.probes, self.programs, self.lost_seconds = probes, programs, lost_seconds
         # By process id: which one it is, and when it was started.
         self.workers: dict[int, tuple[int, float]] = {}
         self.pid, self.oom_kills = os.getpid(), limits.oom_kills()
@@ -98,7 +97,6 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until every worker has ended; return this process's exit code."""
-        DRAINING.unlink(missing_ok=True)
         # The kernel drops a signal that PID 1 does not handle, and Docker would wait and kill.
         for number in (*SIGNALS, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
@@ -140,7 +138,7 @@ class Supervisor:
                 self.stop(AT_ONCE)
 
     def answer_probe(self, probes: socket.socket) -> None:
-        answers = {"/ready": self.is_ready, "/serving": self.may_serve}
+        answers = {"/live": self.is_live, "/ready": self.is_ready, "/serving": self.may_serve}
         if readiness.answer(probes, answers) and not self.routed:
             self.routed = True
             self.write_down("routed")
@@ -170,6 +168,11 @@ class Supervisor:
     def may_serve(self) -> bool:
         """Whether it could take a request, however busy."""
         return self.serves() and not self.draining
+
+    def is_live(self) -> bool:
+        """Whether what is wrong, if anything, mends itself: not once every loop stands still past its watchdog."""
+        mends = self.draining or set(self.states[:]) != {SERVING}
+        return mends or time.monotonic() - max(self.turned) < self.lost_seconds
 
     def serves(self) -> bool:
         return SERVING in self.states[:]
@@ -271,8 +274,6 @@ class Supervisor:
 
     def drain(self) -> None:
         self.draining = True
-        with contextlib.suppress(OSError):
-            DRAINING.touch()
         self.write_down("draining")
 
     def on_time(self) -> None:

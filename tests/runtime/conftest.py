@@ -71,18 +71,13 @@ def loop(program: OnDemand, done: threading.Event) -> None:
 
 
 @pytest.fixture
-def draining(tmp_path: Path) -> Path:
-    return tmp_path / "draining"
-
-
-@pytest.fixture
 def listener() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
 
 
 @pytest.fixture
-def start(draining: Path, listener: socket.socket) -> Iterator[Start]:
+def start(tmp_path: Path, listener: socket.socket) -> Iterator[Start]:
     started: list[Parent] = []
 
     def start(
@@ -94,7 +89,7 @@ def start(draining: Path, listener: socket.socket) -> Iterator[Start]:
         **environment: str,
     ) -> Parent:
         numbers = [str(listener.fileno()), str(count), str(drain_seconds)]
-        named = {"SLOT_FOLDER": str(draining.parent), **environment}
+        named = {"SLOT_FOLDER": str(tmp_path), **environment}
         process = launch(work, numbers, listener.fileno(), blocked, named)
         started.append(process)
         return process

@@ -21,7 +21,8 @@ listener = socket.socket(fileno=int(sys.argv[1]))
 count, drain_seconds = int(sys.argv[2]), float(sys.argv[3])
 probes = socket.create_server(("127.0.0.1", 0))
 if "PROBED" in os.environ: say(probes.getsockname()[1])
-sys.exit(Supervisor(work, listener, count, drain_seconds, graceful_seconds=0.5, probes=probes).run())
+lost = float(os.environ.get("LOST", "inf"))
+sys.exit(Supervisor(work, listener, count, drain_seconds, graceful_seconds=0.5, probes=probes, lost_seconds=lost).run())
 """
 # Says that it runs, and on SIGTERM that it ends.
 WORK = """

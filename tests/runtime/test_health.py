@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from runtime import environment, notes, schema
+from runtime import environment, schema
 from runtime.health import Health
 from runtime.settings import Settings
 from tests.conftest import Database
@@ -19,26 +19,12 @@ from tests.runtime.conftest import Demand
 APP = Health(answering(200, b"the app's"))
 
 
-def test_live_and_ready() -> None:
-    """A slot that serves is live and ready."""
-    assert ask(APP, path="/live").status == 200
-    assert ask(APP, path="/ready").status == 200
-    assert ask(APP, "HEAD", "/ready").status == 200
-
-
-@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("GET", "/livery"), ("POST", "/live"), ("GET", "/x/ready")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/"), ("GET", "/live"), ("GET", "/ready"), ("POST", "/health"), ("GET", "/x/health")]
+)
 def test_all_else_is_the_apps(method: str, path: str) -> None:
-    """Another path, and another method of these."""
+    """Another path, the probes' among them, and another method: what a proxy reaches on the app's port."""
     assert ask(APP, method, path).body == b"the app's"
-
-
-def test_draining_slot_is_live_and_serves_but_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a slot drains only `/ready` changes."""
-    (tmp_path / "draining").touch()
-    monkeypatch.setattr(notes, "DRAINING", tmp_path / "draining")
-    assert ask(APP, path="/ready").status == 503
-    assert ask(APP, path="/live").status == 200
-    assert ask(APP).status == 200
 
 
 def health() -> tuple[int, dict[str, Any]]:
@@ -109,7 +95,6 @@ def test_database_away_and_back(asked: Database, tmp_path: Path, monkeypatch: py
         status, said = health()
         assert time.monotonic() - begun < 3
         assert (status, said["database"], said["head"]) == (503, "away", ["b2"])
-        assert ask(APP, path="/ready").status == 200
         assert ask(APP).status == 200
     finally:
         asked.server.start()

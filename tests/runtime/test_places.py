@@ -101,6 +101,22 @@ def test_networks_that_are_believed(start: Start, host: str) -> None:
     assert slot.ask(headers=told)[1] == '["127.0.0.1","http"]'
 
 
+def test_probes_are_on_a_port_of_their_own(start: Start) -> None:
+    """What an Ingress can reach answers no probe, and the probes' port gives nothing of the app's. Not live is
+    a slot whose watchdog stands still, too; with another worker it is again."""
+    slot = start(WATCHDOG_SECONDS="1")
+    slot.starts()
+    assert [slot.ask(path)[0] for path in ("/live", "/ready", "/serving")] == [404] * 3
+    assert [slot.ask(path, port=slot.probes)[0] for path in ("/live", "/", "/pid", "/health")] == [200, 404, 404, 404]
+    [worker] = children(slot.first)
+    os.kill(worker, signal.SIGSTOP)
+    # No watchdog works in there.
+    wait_until(lambda: slot.ask("/live", port=slot.probes)[0] == 503)
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: children(slot.first) not in ([worker], []) and slot.is_ready(), 60)
+    assert slot.ask("/live", port=slot.probes)[0] == 200
+
+
 def test_address_that_is_not_here(start: Start) -> None:
     """One sentence, and 2."""
     slot = start(HOST="192.0.2.1")

@@ -37,6 +37,38 @@ def test_probes_are_answered_by_the_parent(start: Start) -> None:
         assert probe(port, "/serving") == 503
 
 
+# Serves, and stands still until it is told to turn; the next ones take their time.
+STILL = """
+def work(listener, serving):
+    folder = os.environ["SLOT_FOLDER"]
+    if os.path.exists(folder + "/slow"): time.sleep(60)
+    serving()
+    say("running", os.getpid())
+    while True:
+        if os.path.exists(folder + "/turn"): serving()
+        time.sleep(0.1)
+"""
+
+
+def test_live_while_something_mends_it(start: Start, tmp_path: Path) -> None:
+    """Not live is what nothing but a new container mends: every loop stands still, past its watchdog. Not a slow
+    start, and not a worker that has ended."""
+    slow = WORK.replace("    serving()", "    time.sleep(60)")
+    assert probe(int(start(slow, PROBED="", LOST="0").says()[0]), "/live") == 200
+
+    process = start(STILL, PROBED="", LOST="1")
+    port, worker = int(process.says()[0]), int(process.says()[1])
+    wait_until(lambda: probe(port, "/live") == 503)
+    (tmp_path / "turn").touch()
+    wait_until(lambda: probe(port, "/live") == 200)
+    (tmp_path / "turn").unlink()
+    wait_until(lambda: probe(port, "/live") == 503)
+    (tmp_path / "slow").touch()
+    os.kill(worker, signal.SIGKILL)
+    process.complains()
+    assert (probe(port, "/live"), probe(port, "/ready")) == (200, 503)
+
+
 # The first serves, and its loop turns; the others don't come.
 FIRST = """
 import runtime.supervisor
@@ -130,12 +162,12 @@ def test_nobody_waits_for_a_slot_without_workers(start: Start, tmp_path: Path) -
         assert not is_refused(address)
 
 
-def test_app_that_leaves_no_room_for_notes(start: Start, draining: Path) -> None:
+def test_app_that_leaves_no_room_for_notes(start: Start, tmp_path: Path) -> None:
     """Nothing can be written down any more: the slot serves, replaces a worker, and drains, as ever."""
     process = start(drain_seconds=0.1)
     worker = process.says()[1]
     # At one moment, for PID 1 writes there all the time.
-    folder = draining.parent.rename(draining.parent.with_name("elsewhere"))
+    folder = tmp_path.rename(tmp_path.with_name("elsewhere"))
     os.kill(int(worker), signal.SIGKILL)
     assert process.complains().endswith("SIGKILL. Another starts.")
     assert process.says()[0] == "running"
@@ -143,4 +175,4 @@ def test_app_that_leaves_no_room_for_notes(start: Start, draining: Path) -> None
     assert process.complains() == "Draining for 0.1 s."
     assert process.says()[0] == "terminated"
     assert process.wait(10) == 0
-    folder.rename(draining.parent)
+    folder.rename(tmp_path)

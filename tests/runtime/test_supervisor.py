@@ -11,14 +11,14 @@ import pytest
 from tests.runtime.supervised import STUBBORN, WORK, Start
 
 
-def test_sigterm_drains_first(start: Start, draining: Path) -> None:
-    """On SIGTERM the mark is there at once, the worker goes on for the drain, and the end is a success."""
+def test_sigterm_drains_first(start: Start, tmp_path: Path) -> None:
+    """On SIGTERM that is written down at once, the worker goes on for the drain, and the end is a success."""
     process = start(drain_seconds=1)
     process.says()
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.complains() == "Draining for 1 s."
-    assert draining.exists()
+    assert (tmp_path / "workers").read_text() == "+\ndraining\n"
     assert process.says()[0] == "terminated"
     assert time.monotonic() - begun >= 1
     assert process.wait(30) == 0
@@ -92,9 +92,9 @@ def test_killed_worker_is_replaced(start: Start) -> None:
     assert process.poll() is None
 
 
-def test_what_became_of_the_workers_is_written_down(start: Start, draining: Path) -> None:
+def test_what_became_of_the_workers_is_written_down(start: Start, tmp_path: Path) -> None:
     """A letter for each worker, a line for each end, and whether the slot drains: what `./stack` goes by."""
-    written = draining.with_name("workers")
+    written = tmp_path / "workers"
     process = start(WORK.replace("    serving()", "    time.sleep(os.path.exists('/') and 0.5); serving()"), 2, 60)
     while not written.exists() or written.read_text() != "..\n":
         assert process.poll() is None
@@ -156,11 +156,11 @@ def test_listener_closes_with_the_workers(start: Start, listener: socket.socket)
         socket.create_connection(address)
 
 
-def test_mark_of_an_earlier_run_is_removed(start: Start, draining: Path) -> None:
+def test_notes_of_an_earlier_run_are_removed(start: Start, tmp_path: Path) -> None:
     """A slot that starts is not draining."""
-    draining.touch()
+    (tmp_path / "workers").write_text("+\ndraining\n")
     start().says()
-    assert not draining.exists()
+    assert (tmp_path / "workers").read_text() == "+\n"
 
 
 def test_orphans_are_reaped(start: Start) -> None:

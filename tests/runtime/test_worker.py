@@ -81,9 +81,9 @@ def make(name: str, text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_stands_around_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Probes are answered, large bodies refused, and all else is the app's."""
+    """`/health` is answered, large bodies refused, and all else is the app's."""
     app = make("app_of_a_test", APP, tmp_path, monkeypatch)
-    assert ask(app, path="/live").status == 200
+    assert ask(app, path="/health").body.startswith(b'{"database":')
     assert ask(app, "POST", chunks=[b"x"], headers=[("content-length", "1")]).body == b"1"
     assert ask(app, "POST", chunks=[b"x" * 1001], headers=[("content-length", "1001")]).status == 413
     assert ask(app, path="/nowhere").body == b'{"detail":"Not Found"}'
