@@ -61,7 +61,7 @@ def test_page_opens_with_its_command(page: Path) -> None:
     heading, empty, command = page.read_text().splitlines()[:3]
     assert heading.startswith("# ")
     assert not empty
-    assert re.match(r"    (\./stack|docker|\.venv/bin/python) ", command), command
+    assert re.match(r"    (\./stack|docker|kubectl|\.venv/bin/python) ", command), command
 
 
 def test_version_is_the_changelogs_newest() -> None:
