@@ -19,7 +19,7 @@ from ops.door.ask import ANSWER_SECONDS, ToThisMachine, untrusting
 from ops.lock import STATE
 from ops.run import HERE, Stop, compose, running, step
 
-ROUTES = HERE / "traefik/dynamic/access.yaml"
+ROUTES = HERE / "traefik/dynamic/app.yaml"
 SWITCH = HERE / "traefik/dynamic/maintenance.yaml"
 # The line of ROUTES that a copy has with addresses; at least one, which is nobody's.
 NOT_ON, NOBODY = '{{- $maintenance := "" }}{{ $since := "" }}', "0.0.0.0/32"

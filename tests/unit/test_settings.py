@@ -43,6 +43,13 @@ def test_every_setting_of_traefik_is_checked() -> None:
         assert re.search(rf"^{variable}=.*\$\{{{setting}\b", text, re.MULTILINE)
 
 
+def test_rules_of_the_front_door_stand_once() -> None:
+    """What the names and the guarded paths are one template says: a second one could differ, and leave a path open."""
+    templates = [path for path in (REPO / "traefik/dynamic").glob("*.yaml") if path.name != "maintenance.yaml"]
+    for rule in ("Host(`", "HostRegexp(`", "PathRegexp(`"):
+        assert [path.name for path in templates if rule in path.read_text()] == ["app.yaml"]
+
+
 def test_every_setting_of_the_code_reaches_it() -> None:
     """compose.yaml hands each setting of the code to a slot or to migrate; all others are for other engines, which a
     table of docs/growing.md lists."""
