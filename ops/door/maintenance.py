@@ -21,6 +21,8 @@ from ops.run import HERE, Stop, compose, running, step
 
 ROUTES = HERE / "traefik/dynamic/app.yaml"
 SWITCH = HERE / "traefik/dynamic/maintenance.yaml"
+# This file: a version of the stack without it knows nothing of maintenance.
+VERB = "ops/door/maintenance.py"
 # The line of ROUTES that a copy has with addresses; at least one, which is nobody's.
 NOT_ON, NOBODY = '{{- $maintenance := "" }}{{ $since := "" }}', "0.0.0.0/32"
 # The user's page, or else the stack's, and where the container finds it.

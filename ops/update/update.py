@@ -6,6 +6,7 @@ import os
 import re
 import sys
 
+from ops.door import maintenance
 from ops.lock import lock
 from ops.machine.checks import configuration
 from ops.machine.images import newest_bases
@@ -84,6 +85,9 @@ def back(yes: bool) -> None:
             raise Stop(f"The last update went to {here}, and this is {version_of('HEAD')}: git knows the way back.")
         if not git_or_none("rev-parse", "--verify", "--quiet", f"{made}^"):
             raise Stop("This clone is shallow, and has no history from before the update: `git fetch --unshallow`.")
+        known = git_or_none("rev-parse", "--verify", "--quiet", f"{made}^:{maintenance.VERB}")
+        if maintenance.switched() and not known:
+            raise Stop(f"Maintenance is on, and {before} could not end it: `./stack maintenance off` does.")
         changes, conflicts = merge(made, f"{made}^")
         if conflicts:
             raise Stop(

@@ -13,7 +13,7 @@ ROOMS = {
     "door": {"base", "door"},
     "release": {"base", "machine", "door", "release", "database"},
     "database": {"base", "machine", "door", "release", "database"},
-    "update": {"base", "machine", "release", "update"},
+    "update": {"base", "machine", "door", "release", "update"},
 }
 FILES = {
     ".".join(path.relative_to(REPO).with_suffix("").parts): ast.parse(path.read_text())

@@ -281,6 +281,19 @@ def test_every_file_is_of_a_kind_that_an_update_writes() -> None:
     assert {line.split()[0] for line in listed.splitlines()} <= {"100644", "100755"}
 
 
+def test_no_way_back_from_maintenance_that_could_not_end(clone: Folder) -> None:
+    """To a version that does not know it: refused while it is on, with the command that ends it."""
+    text = (clone.path / "ops/door/maintenance.py").read_text()
+    clone.commit({}, "ops/door/maintenance.py")
+    clone.commit({"ops/door/maintenance.py": text}, message="Update the stack from 0.9.0 to 1.0.0")
+    switch = clone.path / "traefik/dynamic/maintenance.yaml"
+    switch.write_text('# {"by": "maintenance", "allow": [], "since": ""}\n')
+    assert "Maintenance is on, and 0.9.0 could not end it: `./stack maintenance off`" in clone.refused("--back")
+    switch.unlink()
+    clone.update("--back")
+    assert not (clone.path / "ops/door/maintenance.py").exists()
+
+
 def test_pages_name_what_is_yours() -> None:
     """The page has the same list as the code."""
     page = (REPO / "docs/update.md").read_text()
