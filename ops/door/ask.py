@@ -38,9 +38,21 @@ class ToThisMachine(http.client.HTTPSConnection):
         self.sock = self.context.wrap_socket(plain, server_hostname=self.host)
 
 
-def ask_health(config: Config, context: ssl.SSLContext) -> dict[str, Any]:
+def client_ca(config: Config) -> str:
+    """The file of the authority that every client needs a certificate of, or nothing."""
+    return config.services["traefik"].environment.get("CLIENT_CA", "")
+
+
+def through_the_door(config: Config) -> http.client.HTTPConnection:
+    """As a client; where those need a certificate, as traefik/dynamic/inside.yaml has it."""
+    if client_ca(config):
+        return http.client.HTTPConnection("127.0.0.1", config.ports[0], timeout=PATIENCE)
+    return ToThisMachine(config.names[0], config.ports[1], untrusting())
+
+
+def ask_health(config: Config) -> dict[str, Any]:
     """What one of the slots says at `/health`. Raises OSError, HTTPException, or ValueError when it isn't the app's."""
-    connection = ToThisMachine(config.names[0], config.ports[1], context)
+    connection = through_the_door(config)
     try:
         connection.request("GET", "/health")
         answer = connection.getresponse()
@@ -56,7 +68,7 @@ def ask_health(config: Config, context: ssl.SSLContext) -> dict[str, Any]:
 def about_pages(config: Config) -> str | None:
     """What to say of an app whose first page is HTML that may load nothing: an API's policy, as nobody said another."""
     try:
-        connection = ToThisMachine(config.names[0], config.ports[1], untrusting())
+        connection = through_the_door(config)
         connection.request("GET", "/")
         headers = connection.getresponse().headers
         connection.close()
@@ -79,11 +91,11 @@ def untrusting() -> ssl.SSLContext:
 def wait_for(config: Config, what: str, wanted: dict[str, str]) -> dict[str, Any]:
     """Ask until an answer has what is `wanted`; return it. Raises Stop, which says that `what` did not come."""
     deadline = time.monotonic() + ANSWER_SECONDS
-    slowest, context = 0.0, untrusting()
+    slowest = 0.0
     while True:
         began = time.monotonic()
         try:
-            answer = ask_health(config, context)
+            answer = ask_health(config)
             if wanted.items() <= answer.items():
                 return answer
             last = json.dumps(answer)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ops import dotenv
 from ops.config import Config
-from ops.door.ask import ANSWER_SECONDS, ToThisMachine, untrusting
+from ops.door.ask import ANSWER_SECONDS, through_the_door
 from ops.lock import STATE
 from ops.run import HERE, Stop, compose, running, step
 
@@ -128,7 +128,7 @@ def wait_for_door(config: Config) -> None:
     found, deadline = switched(), time.monotonic() + ANSWER_SECONDS
     while True:
         try:
-            connection = ToThisMachine(config.names[0], config.ports[1], untrusting())
+            connection = through_the_door(config)
             connection.request("GET", "/")
             if connection.getresponse().headers.get("X-Maintenance") == (found and found["since"]):
                 return

@@ -1,4 +1,4 @@
-"""Certificates by file: certificates/NAME.crt and NAME.key for each name of OWN_CERTIFICATES."""
+"""Certificates by file: certificates/NAME.crt and NAME.key for each name of OWN_CERTIFICATES, and CLIENT_CA's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.config import Config
-from ops.door.ask import ToThisMachine, untrusting
+from ops.door.ask import ToThisMachine, client_ca, untrusting
 from ops.door.certificate import Certificate, span
 from ops.run import HERE, Stop, compose, docker, step
 
@@ -38,6 +38,11 @@ class Own:
     name: str
     certificate: Certificate
     der: bytes
+    # Those that it is for, in the order by which Traefik takes one of several.
+    names: tuple[str, ...] = ()
+
+    def is_for(self, name: str) -> bool:
+        return not {name, f"*.{name.partition('.')[2]}"}.isdisjoint(self.names)
 
     def says(self) -> str:
         found = self.certificate
@@ -56,12 +61,7 @@ def check_own(config: Config) -> list[Own]:
     for name in config.own_certificates:
         certificate, key = files(name)
         for path in (certificate, key):
-            if not path.is_file():
-                raise Stop(f"OWN_CERTIFICATES names {name}, and there is no certificates/{path.name}: put it there.", 2)
-            # The folder has another name in the container.
-            absolute = path.is_symlink() and os.path.isabs(os.readlink(path))
-            if absolute or CERTIFICATES.resolve() not in path.resolve().parents:
-                raise Stop(f"certificates/{path.name} leads out of its folder, where Traefik can't go: copy it.", 2)
+            check_place(path, f"OWN_CERTIFICATES names {name}")
         if key.stat().st_mode & 0o004:
             print(
                 f"Everybody on this machine can read certificates/{key.name}: chmod o= certificates/{key.name}",
@@ -73,7 +73,47 @@ def check_own(config: Config) -> list[Own]:
             said = getattr(error, "verify_message", None) or getattr(error, "reason", None) or str(error)
             reason = REASONS.get(said, said.rstrip("."))
             raise Stop(f"certificates/{name}.crt and {name}.key can't serve {name}: {reason}.", 2) from None
+    for one in found:
+        # Of those with the same names it takes the first, of others that which comes last by its names.
+        taken = max(filter(lambda other: other.is_for(one.name), found), key=lambda other: ",".join(other.names))
+        if taken.der != one.der:
+            raise Stop(
+                f"certificates/{taken.name}.crt is for {one.name} too, and Traefik would serve it in place of "
+                f"certificates/{one.name}.crt: put a copy of that pair there.",
+                2,
+            )
     return found
+
+
+def check_place(path: Path, why: str) -> None:
+    """Raises Stop with 2 where Traefik would not find it."""
+    if not path.is_file():
+        raise Stop(f"{why}, and there is no certificates/{path.name}: put it there.", 2)
+    # The folder has another name in the container.
+    absolute = path.is_symlink() and os.path.isabs(os.readlink(path))
+    if absolute or CERTIFICATES.resolve() not in path.resolve().parents:
+        raise Stop(f"certificates/{path.name} leads out of its folder, where Traefik can't go: copy it.", 2)
+
+
+def check_client_ca(config: Config) -> None:
+    """Raises Stop with 2 where no client could have a certificate of it, before anything is touched."""
+    if not client_ca(config):
+        return
+    path = CERTIFICATES / client_ca(config)
+    check_place(path, f"CLIENT_CA names {path.name}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_verify_locations(path)
+    except OSError:
+        raise Stop(f"CLIENT_CA={path.name} is wrong: certificates/{path.name} is no certificate in PEM.", 2) from None
+    ends = [ssl.cert_time_to_seconds(str(one["notAfter"])) for one in context.get_ca_certs()]
+    if not ends:
+        raise Stop(f"CLIENT_CA={path.name} is wrong: the certificate there is no authority's. Take your CDN's.", 2)
+    if max(ends) < time.time():
+        raise Stop(f"CLIENT_CA={path.name} is wrong: the authority's certificate has expired. Take a newer one.", 2)
+    if max(ends) < time.time() + SOON:
+        left = span(max(ends) - time.time())
+        print(f"Warning: certificates/{path.name} ends in {left}, and then nobody comes in.", file=sys.stderr)
 
 
 def tried(name: str, certificate: Path, key: Path) -> Own:
@@ -93,7 +133,9 @@ def tried(name: str, certificate: Path, key: Path) -> Own:
             side.do_handshake()
     shown: Any = asking.getpeercert()
     dates = (ssl.cert_time_to_seconds(shown[key]) for key in ("notBefore", "notAfter"))
-    return Own(name, Certificate(*dates), asking.getpeercert(True) or b"")
+    common = [value for part in shown["subject"] for key, value in part if key == "commonName"]
+    names = {value.lower() for value in [*common, *(value for _, value in shown.get("subjectAltName", ()))]}
+    return Own(name, Certificate(*dates), asking.getpeercert(True) or b"", tuple(sorted(names)))
 
 
 def refuse() -> str:
@@ -104,6 +146,7 @@ def refuse() -> str:
 def let_read(config: Config) -> None:
     """Let Traefik's own group read the files, and nobody else who could not."""
     paths = [path for name in config.own_certificates for path in files(name)]
+    paths += [CERTIFICATES / client_ca(config)] if client_ca(config) else []
     wanted = [(path, 0o040) for path in paths] + [(CERTIFICATES, 0o050)] * bool(paths)
     if all(path.stat().st_gid == GROUP and path.stat().st_mode & right == right for path, right in wanted):
         return

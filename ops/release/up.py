@@ -14,7 +14,7 @@ from ops.database.volumes import holds_database
 from ops.door import ask, maintenance
 from ops.door.certificate import check_names, check_store, wait_for_certificates
 from ops.door.front import check_networks, forget_stuck, go_back
-from ops.door.own import check_own, let_read, wait_for_own
+from ops.door.own import check_client_ca, check_own, let_read, wait_for_own
 from ops.lock import lock
 from ops.machine.checks import check_ports, check_room, configuration
 from ops.machine.images import base_images
@@ -40,6 +40,7 @@ def up() -> None:
         check_networks(config)
         check_names(config)
         certificates = check_own(config)
+        check_client_ca(config)
         base_images(config)
         choose_dockerfile()
         # Whatever the umask of the clone, Traefik's own user reads its files.

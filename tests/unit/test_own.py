@@ -6,7 +6,7 @@ import pytest
 from ops.config import Config
 from ops.door import own
 from ops.door.certificate import Certificate
-from ops.door.own import Own, check_own
+from ops.door.own import Own, check_client_ca, check_own
 from ops.run import Stop
 from tests.certificates import pair
 from tests.configs import config, service
@@ -24,10 +24,10 @@ def with_own(name: str) -> Config:
     return config(services={"traefik": service("traefik", DOMAIN="app.test", OWN_CERTIFICATES=name)})
 
 
-def put(folder: Path, certificate: bytes, key: bytes) -> None:
-    (folder / "app.test.crt").write_bytes(certificate)
-    (folder / "app.test.key").write_bytes(key)
-    (folder / "app.test.key").chmod(0o600)
+def put(folder: Path, certificate: bytes, key: bytes, name: str = "app.test") -> None:
+    (folder / f"{name}.crt").write_bytes(certificate)
+    (folder / f"{name}.key").write_bytes(key)
+    (folder / f"{name}.key").chmod(0o600)
 
 
 def test_pair_that_serves(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +66,66 @@ def test_pair_that_can_not_serve(folder: Path, name: str, said: str) -> None:
         check_own(with_own("app.test"))
     assert said in str(stop.value) or name == "other name"
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wrong"),
+    [
+        (["app.test", "www.app.test"], ["www.app.test", "app.test"], "app.test.crt is for www.app.test too"),
+        (["app.test"], ["www.app.test", "app.test"], "www.app.test.crt is for app.test too"),
+        (["app.test", "*.app.test"], ["www.app.test"], ""),
+        (["app.test"], ["www.app.test"], ""),
+    ],
+)
+def test_two_for_one_name(folder: Path, first: list[str], second: list[str], wrong: str) -> None:
+    """Traefik would take either: refused, unless it takes that of the name. The same in both places is one."""
+    names = ("app.test", "www.app.test")
+    for name, made in zip(names, (pair(*first), pair(*second)), strict=True):
+        put(folder, *made, name=name)
+    if wrong:
+        with pytest.raises(Stop, match=f"certificates/{wrong}, and Traefik would serve it") as stop:
+            check_own(with_own(",".join(names)))
+        assert stop.value.code == 2
+        made = pair(*names)
+        for name in names:
+            put(folder, *made, name=name)
+    assert len(check_own(with_own(",".join(names)))) == 2
+
+
+def with_client_ca(name: str) -> Config:
+    return config(services={"traefik": service("traefik", CLIENT_CA=name)})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "there is no certificates/cdn.pem: put it there."),
+        (b"nothing", "is no certificate in PEM."),
+        (pair("app.test", authority=True)[1], "is no certificate in PEM."),
+        (pair("app.test")[0], "is no authority's."),
+        (pair("CDN", ends=-1, authority=True)[0], "has expired."),
+    ],
+)
+def test_authority_of_clients_that_is_none(folder: Path, content: bytes | None, said: str) -> None:
+    """No client could have a certificate of it: one sentence, before the door is shut to all."""
+    if content is not None:
+        (folder / "cdn.pem").write_bytes(content)
+    with pytest.raises(Stop, match=r"CLIENT_CA") as stop:
+        check_client_ca(with_client_ca("cdn.pem"))
+    assert said in str(stop.value)
+    assert stop.value.code == 2
+
+
+def test_authority_of_clients(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Several in one file, as while a CDN changes it. The end of the last one is said ahead of time."""
+    check_client_ca(with_client_ca(""))
+    old, new = (pair("CDN", ends=ends, authority=True)[0] for ends in (-1, 90))
+    (folder / "cdn.pem").write_bytes(old + new)
+    check_client_ca(with_client_ca("cdn.pem"))
+    assert capsys.readouterr().err == ""
+    (folder / "cdn.pem").write_bytes(pair("CDN", ends=20.5, authority=True)[0])
+    check_client_ca(with_client_ca("cdn.pem"))
+    assert "Warning: certificates/cdn.pem ends in 20 days" in capsys.readouterr().err
 
 
 def test_files_that_are_not_there(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
