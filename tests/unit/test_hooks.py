@@ -38,7 +38,7 @@ def test_one_that_hangs_is_ended(folder: Path) -> None:
     pid = (folder / "pid").read_text().strip()
     state = subprocess.run(["ps", "-o", "stat=", pid], capture_output=True, text=True).stdout
     # A container's PID 1 may not reap it.
-    assert state.strip() in ("", "Z")
+    assert state.strip()[:1] in ("", "Z")
 
 
 def test_what_it_started_is_ended_too(folder: Path) -> None:
