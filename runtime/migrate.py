@@ -38,6 +38,8 @@ REFUSED = re.compile(
     r'authentication failed|no pg_hba\.conf entry|(?:role|database) "[^"]*" does not exist'
     r"|certificate|does not support SSL"
 )
+# What PgBouncer says of the timeouts.
+POOLED = "unsupported startup parameter"
 RUNNING = re.compile(r"Running (?P<step>(?:up|down)grade .*)")
 # Whether who has the lock is this role, and not somebody who would only be in the way; nothing when nobody has it.
 HOLDER = """
@@ -56,11 +58,6 @@ class Migration:
         self.graph: dict[str, list[str]] = known.get("graph", {})
         self.heads = set(known.get("heads", []))
         self.said = set[str]()
-        options = (
-            f"{os.environ.get('PGOPTIONS', '')} -c lock_timeout={LOCK_TIMEOUT} "
-            f"-c statement_timeout={chosen.migrate_deadline:g}s -c client_connection_check_interval={CHECK_CLIENT}"
-        )
-        self.environment = {**os.environ, "PGOPTIONS": options.strip()}
 
     def connect(self) -> "psycopg.Connection[Any]":
         """Wait for a database that is away, or not yet known by its name."""
@@ -71,6 +68,8 @@ class Migration:
                 return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
             except psycopg.OperationalError as error:
                 failure = f"The database can't be reached: {' '.join(str(error).split())}"
+            if POOLED in failure:
+                fail(f"{failure}. This is a pooler: let MIGRATION_DATABASE_URL lead past it, to Postgres itself.")
             if REFUSED.search(failure):
                 fail(failure)
             self.wait("Waiting for the database.", failure)
@@ -127,7 +126,7 @@ class Migration:
         """Run it once, its lines passed on; return its exit code, its last lines, and the step that Alembic named."""
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         try:
-            process = subprocess.Popen(command, env=self.environment, text=True, errors="replace", **pipes)
+            process = subprocess.Popen(command, text=True, errors="replace", **pipes)
         except OSError as error:
             raise Wrong(f"MIGRATE={shlex.join(command)} is wrong: {command[0]}: {error.strerror}.") from None
         assert process.stdout
@@ -209,6 +208,13 @@ def main() -> int:
         return 0
     # Before the app's packages, of which this process needs none, and some are too old for psycopg.
     sys.path.insert(1, str(environment.STACK / "db"))
+    # For the wrapper's own connection, too. A pooler in transaction mode would keep its lock when it has gone, and now
+    # refuses it.
+    options = (
+        f"{os.environ.get('PGOPTIONS', '')} -c lock_timeout={LOCK_TIMEOUT} "
+        f"-c statement_timeout={chosen.migrate_deadline:g}s -c client_connection_check_interval={CHECK_CLIENT}"
+    )
+    os.environ["PGOPTIONS"] = options.strip()
     Migration(chosen, known).run(command)
     return 0
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SOCKET = FOLDER / "schema.sock"
 # Seconds that the database has for an answer.
 TIMEOUT = 1
+# One message, and so one transaction.
+QUESTION = f"SET LOCAL statement_timeout = '{TIMEOUT}s'; SELECT version_num FROM alembic_version"  # noqa: S608 - ours
 # Seconds without a question after which it ends: memory for something that is asked every hour.
 IDLE = 60
 
@@ -36,12 +38,14 @@ class Asker:
 
         is_new = not self.connection
         try:
+            # Nothing of a session's, which a pooler in transaction mode has none of: no option, no prepared statement.
             self.connection = self.connection or psycopg.connect(
-                self.url, autocommit=True, connect_timeout=TIMEOUT, options=f"-c statement_timeout={TIMEOUT}s"
+                self.url, autocommit=True, connect_timeout=TIMEOUT, prepare_threshold=None
             )
-            rows = self.connection.execute("SELECT version_num FROM alembic_version").fetchall()
+            answer = self.connection.execute(QUESTION)
+            answer.nextset()
             # In Python's order and not in that of the database's collation: it is compared with the image's.
-            return {"database": "ok", "schema": sorted(row[0] for row in rows)}
+            return {"database": "ok", "schema": sorted(row[0] for row in answer)}
         except (UndefinedTable, InsufficientPrivilege):
             return {"database": "ok", "schema": []}
         except psycopg.Error as error:

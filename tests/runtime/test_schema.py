@@ -142,6 +142,20 @@ def test_table_that_is_locked_is_an_answer_in_time(ask: Ask, owner: psycopg.Conn
     assert found == {"database": "away", "why": "canceling statement due to statement timeout"}
 
 
+def test_nothing_of_a_session(empty: Database) -> None:
+    """A pooler has none to offer: no option, no setting that stays, no prepared statement, however often it asks."""
+    asker = schema.Asker(empty.app_url)
+    with psycopg.connect(empty.app_url) as other:
+        usual = other.execute("SHOW statement_timeout").fetchone()
+    for _ in range(8):
+        assert asker.ask()["database"] == "ok"
+    assert asker.connection
+    with asker.connection as connection:
+        assert connection.info.options == ""
+        assert connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
+        assert connection.execute("SHOW statement_timeout").fetchone() == usual
+
+
 def test_server_that_stands_still_holds_nobody_up(ask: Ask, owner: psycopg.Connection) -> None:
     """No answer at all ends the process: who asks is told, and who asks next has a new one, with a new connection."""
     assert ask()["database"] == "ok"
