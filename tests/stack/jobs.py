@@ -1,6 +1,7 @@
-"""An app with a worker on Redis and a scheduler, and a client that gives it jobs."""
+"""An app with a worker on Redis, a scheduler, a cron job and a single-page front, and a client that gives it jobs."""
 
 import re
+import shutil
 import textwrap
 import threading
 from pathlib import Path
@@ -10,6 +11,7 @@ import httpx2
 
 from tests.conftest import REPO
 from tests.stack.beside import Beside
+from tests.stack.stacks import run
 
 # The lines that the page has to copy: Redis, and a worker on it.
 [DOCUMENTED] = re.findall(r"^    volumes:\n(?:    .+\n)+", (REPO / "docs/processes.md").read_text(), re.MULTILINE)
@@ -24,6 +26,12 @@ OVERRIDE = (
     command: [python, -m, jobs.scheduler]
     labels: {stack.singleton: "true"}
     mem_limit: 128m
+  cron: {extends: {file: process.yaml, service: cron}, mem_limit: 128m}
+  tool:
+    extends: {file: process.yaml, service: process}
+    profiles: [by-hand]
+    command: [python, -m, http.server, "8026"]
+    mem_limit: 64m
   mail:
     build: {context: ., dockerfile_inline: "FROM ${PYTHON_IMAGE}"}
     command: [python, -m, http.server, "8025"]
@@ -38,14 +46,28 @@ WAITING = """SELECT count(*) FROM things WHERE NOT EXISTS
 IN_FLIGHT = "SELECT count(*) FROM runs WHERE ended_at IS NULL"
 # Jobs that were cut off, or began twice.
 WRONG = "SELECT thing FROM runs GROUP BY thing HAVING count(*) > 1 OR count(ended_at) < count(*)"
+# Whether each minute since the first has had its one run of the cron job, which came to its end.
+MINUTES = """SELECT count(*), count(DISTINCT due) = count(*) AND count(ended_at) = count(*)
+    AND max(due) - min(due) = (count(*) - 1) * interval '1 minute' FROM beats"""
+UP_TO_DATE = "SELECT max(due) > now() - interval '75 s' AND count(*) = count(ended_at) FROM beats"
 TABLES = "python -m jobs.tables"
-OTHERS = ("traefik", "postgres", "backup", "mail", "redis")
+OTHERS = ("traefik", "postgres", "backup", "mail", "redis", "static", "tool")
 
 
 class Jobs(Beside):
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "processes", "jobs", REDIS, APP_DIR="../jobs", APP="jobs.web:app", MIGRATE=TABLES)
+        front = {"STATIC_DIR": "/srv/jobs/dist", "API_PATHS": "/things"}
+        own = {"APP_DIR": "../jobs", "APP": "jobs.web:app", "MIGRATE": TABLES, **front}
+        super().__init__(folder, "processes", "jobs", REDIS, **own)
         self.override(OVERRIDE)
+        # The front of the other app, which its build writes the release into.
+        shutil.copytree(REPO / "tests/apps/spa/front", self.app / "front")
+        shutil.copy(REPO / "tests/apps/spa/build.py", self.app)
+        with (self.app / "Dockerfile").open("a") as dockerfile:
+            dockerfile.write('RUN ["python", "build.py"]\n')
+        # One job a minute: a deploy waits for the longer ones of test_cron.py.
+        (self.app / "crontab").write_text("* * * * * python -m jobs.beat quick 3\n")
+        self.commit()
 
     def override(self, text: str) -> None:
         (self.folder / "compose.override.yaml").write_text(text)
@@ -61,6 +83,11 @@ class Jobs(Beside):
 
     def all_done(self) -> bool:
         return self.psql(WAITING) == "0"
+
+    def tool(self) -> str:
+        """The container of what somebody started by hand, from a profile that is not chosen."""
+        label = f"label=com.docker.compose.project={self.project}"
+        return run("docker", "ps", "--quiet", "--filter", label, "--filter", "label=com.docker.compose.service=tool")
 
     def images(self) -> set[str]:
         """The images of the slots and the processes."""

@@ -1,6 +1,7 @@
 """What an app brings besides its web process: workers, a scheduler that must be alone, programs that run once."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ import pytest
 
 from tests.stack.backups import ok
 from tests.stack.beside import brought_up
-from tests.stack.jobs import IN_FLIGHT, OVERRIDE, TOGETHER, WRONG, Jobs, Work
+from tests.stack.jobs import IN_FLIGHT, MINUTES, OVERRIDE, TOGETHER, UP_TO_DATE, WRONG, Jobs, Work
 from tests.stack.load import Load
-from tests.stack.stacks import CLEAN, wait_until
+from tests.stack.spa import Tab
+from tests.stack.stacks import CLEAN, run, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +29,12 @@ def test_up_starts_them_with_the_app(jobs: Jobs) -> None:
         "app-1",
         "app-2",
         "backup",
+        "cron",
         "mail",
         "postgres",
         "redis",
         "scheduler",
+        "static",
         "traefik",
         "worker",
         "worker",
@@ -39,7 +43,7 @@ def test_up_starts_them_with_the_app(jobs: Jobs) -> None:
     jobs.compose("up", "--detach", "--wait")
     assert "Nothing changed" in ok(jobs.stack("up"))
     [row] = json.loads(ok(jobs.stack("releases", "--json")))
-    assert (sorted(row["slots"]), sorted(row["processes"])) == (["app-1", "app-2"], ["scheduler", "worker"])
+    assert (sorted(row["slots"]), sorted(row["processes"])) == (["app-1", "app-2"], ["cron", "scheduler", "worker"])
     limits = json.loads(ok(jobs.stack("plan", "--json")))["limits"]
     assert (limits["redis"], limits["worker"], limits["mail"]) == (256, 512, 64)
 
@@ -101,8 +105,12 @@ def test_job_in_flight_is_finished(jobs: Jobs) -> None:
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("rounds", [3, pytest.param(10, marks=pytest.mark.long)])
 def test_deploys_lose_no_job(jobs: Jobs, rounds: int) -> None:
-    """Releases under load, one of them broken: no request fails, each job runs once, there is one scheduler at most."""
-    mail = jobs.container("mail")
+    """Releases under load, one of them broken: no request fails, no page breaks, each job runs once, so does each
+    minute of cron, and there is one scheduler at most. What somebody started by hand stays.
+    """
+    jobs.compose("--profile", "by-hand", "up", "--detach", "--no-deps", "tool")
+    mail, tool, pages, fetched = jobs.container("mail"), jobs.tool(), list[str](), 0
+    assert tool
     with Load(jobs.address, paths=("/", "/things")) as load, Work(jobs.address) as work:
         for number in range(rounds):
             broken = number == 1
@@ -112,8 +120,11 @@ def test_deploys_lose_no_job(jobs: Jobs, rounds: int) -> None:
             if broken:
                 worker.write_text("raise SystemExit('no such queue')\n")
             jobs.commit()
-            done = jobs.stack("deploy")
+            # A page stays open over the deploy, and others are opened.
+            with Tab(jobs.address) as tab:
+                done = jobs.stack("deploy")
             worker.write_text(text)
+            pages, fetched = pages + tab.failed, fetched + tab.fetched
             if broken:
                 assert done.returncode == 1
                 assert "no such queue" in done.stderr
@@ -123,17 +134,21 @@ def test_deploys_lose_no_job(jobs: Jobs, rounds: int) -> None:
                 assert len(jobs.images()) == 1
                 assert jobs.images() != before
             assert jobs.container("redis") == redis
-    print(load.report())
     wait_until(jobs.all_done)
+    wait_until(lambda: jobs.psql(UP_TO_DATE) == "t")
+    minutes, each_once = jobs.psql(MINUTES).split("|")
     ended = {int(line) for line in jobs.psql("SELECT thing FROM runs WHERE ended_at IS NOT NULL").split()}
     wrong = jobs.psql(WRONG).split()
+    print(load.report(), f"{fetched} files and pages, {len(pages)} failed; {minutes} minutes of cron", sep="\n")
     print(f"{len(work.given)} jobs, {len(set(work.given) - ended)} lost, {len(wrong)} cut off or run twice")
-    assert (load.failed, work.refused) == ([], [])
+    assert (load.failed, work.refused, pages) == ([], [], [])
     assert len(work.given) > 20 * rounds
     assert set(work.given) <= ended
     assert wrong == []
     assert jobs.psql(TOGETHER) == "0"
-    assert jobs.container("mail") == mail
+    assert each_once == "t", jobs.psql("SELECT due, began_at, ended_at FROM beats ORDER BY due")
+    assert (jobs.container("mail"), jobs.tool()) == (mail, tool)
+    run("docker", "rm", "--force", tool.strip())
 
 
 def test_rollback_takes_them_along(jobs: Jobs) -> None:
@@ -170,6 +185,30 @@ def test_restore_stops_them(jobs: Jobs) -> None:
         assert after[service]["State"]["StartedAt"] == before[service]
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_restore_brings_them_back(jobs: Jobs, number: signal.Signals) -> None:
+    """With a job in flight, and while they stop: it is finished, and they run again, on the database that was."""
+
+    def in_the_middle() -> None:
+        jobs.queue(10)
+        wait_until(lambda: "draining" in jobs.compose("exec", "-T", "app-1", "cat", "/tmp/workers", check=False))  # noqa: S108
+
+    argv = ("restore", "--to", "latest", "--yes")
+    if number == signal.SIGKILL:
+        jobs.interrupted(number, "==> Stop the slots", *argv)
+        assert "was killed on its way" in jobs.stack("up").stderr
+    else:
+        assert jobs.interrupted(number, "==> Build the images", *argv, then=in_the_middle).returncode == 130
+    running = jobs.compose("ps", "--status", "running", "--format", "{{.Service}}").split()
+    assert [running.count(one) for one in ("worker", "scheduler", "cron")] == [2, 1, 1]
+    given = jobs.queue(10)
+    wait_until(jobs.all_done)
+    ran = jobs.psql("SELECT thing FROM runs").split()
+    assert [ran.count(str(one)) for one in given] == [1] * 10
+    assert jobs.psql(WRONG) == ""
+
+
 def test_up_applies_the_settings_of_accessories(jobs: Jobs) -> None:
     """Nothing else starts anew, and what was queued is done. A wrong one brings back what was."""
     before = {service: one["Id"] for service, one in jobs.containers().items()}
@@ -184,7 +223,7 @@ def test_up_applies_the_settings_of_accessories(jobs: Jobs) -> None:
     ok(jobs.stack("up"))
     after = {service: one["Id"] for service, one in jobs.containers().items()}
     unchanged = {service for service in before if after[service] == before[service]}
-    assert unchanged == {"traefik", "postgres", "backup", "mail"}
+    assert unchanged == {"traefik", "postgres", "backup", "mail", "static"}
     assert jobs.redis("CONFIG", "GET", "maxmemory").split() == ["maxmemory", str(65 * 2**20)]
     wait_until(jobs.all_done)
     ran = jobs.psql("SELECT thing FROM runs").split()

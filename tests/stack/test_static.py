@@ -138,6 +138,7 @@ def test_server_is_closed(spa: Spa) -> None:
     print(run("docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", spa.container("static")))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_deploys_break_no_open_page(spa: Spa) -> None:
     """Releases with other hashes under load, one of them broken, and a way back: every file of every page is found."""
@@ -279,7 +280,14 @@ def test_files_below_a_path(spa: Spa) -> None:
 
 def test_off_leaves_nothing(spa: Spa) -> None:
     """Without STATIC_DIR there is no container of it, and every path is the app's."""
+    before = {name: one["Id"] for name, one in spa.containers().items()}
     spa.set(STATIC_DIR="", STATIC_PATH="", STATIC_FALLBACK="")
+    spa.commit()
+    ok(spa.stack("deploy"))
+    # Traefik still has the setting, and would have nobody to ask.
+    after = spa.containers()
+    assert {after[name]["Id"] == before[name] for name in ("static", "traefik")} == {True}
+    assert spa.get("/front/robots.txt").status_code == 200
     ok(spa.stack("up"))
     assert not {"static", "static-files"} & set(spa.containers())
     assert spa.get("/pages/here").json() == {"page": "here"}
