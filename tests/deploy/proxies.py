@@ -211,7 +211,8 @@ def running(
         "pebble.pem": "/etc/pebble.pem",
     }
     for here, there in places.items():
-        if (folder / here).exists():
+        # Certbot wants to make the folder itself, where the certificate is not for Nginx.
+        if (folder / here).exists() and (here != "letsencrypt" or program == "nginx"):
             mounts += ["--volume", f"{folder / here}:{there}"]
     run("chmod", "-R", "a+rX", str(folder))
     with container(name, IMAGE, mounts, *PROGRAMS[program].start):
