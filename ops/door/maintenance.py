@@ -57,11 +57,11 @@ def maintain(config: Config, on: bool, allow: list[str]) -> None:
     networks = [str(network_of(one)) for words in allow for one in words.split(",")]
     if on:
         switch_on(config, networks, BY_HAND)
-    else:
-        switch_off()
-    if running(config.project, "traefik"):
-        with step("Wait for the front door"):
+    with step("Wait for the front door"):
+        if on:
             wait_for_door(config)
+        else:
+            switch_off(config)
     print(about_maintenance() or "Maintenance is off.")
 
 
@@ -91,9 +91,14 @@ def switch_on(config: Config, allow: list[str], by: str) -> None:
         print(f"The page can't be shown, and clients get a bare 503: {shown.stderr.strip()}", file=sys.stderr)
 
 
-def switch_off() -> None:
+def switch_off(config: Config) -> None:
+    """Raises Stop where Traefik does not read it."""
     SWITCH.unlink(missing_ok=True)
-    compose("rm", "--stop", "--force", "maintenance", check=False)
+    try:
+        wait_for_door(config)
+    finally:
+        # Not before: until Traefik has read it, requests still go to the page.
+        compose("rm", "--stop", "--force", "maintenance", check=False)
 
 
 def switch_on_for(config: Config, verb: str) -> None:
@@ -107,13 +112,11 @@ def end_of_verbs(config: Config) -> None:
     found = switched()
     if not found or found["by"] == BY_HAND:
         return
-    switch_off()
-    if running(config.project, "traefik"):
-        try:
-            wait_for_door(config)
-        except Stop as failure:
-            # The app serves, and that it can't be reached is no reason to go back.
-            print(failure, file=sys.stderr)
+    try:
+        switch_off(config)
+    except Stop as failure:
+        # The app serves, and that it can't be reached is no reason to go back.
+        print(failure, file=sys.stderr)
 
 
 def refresh(config: Config) -> None:
@@ -124,7 +127,9 @@ def refresh(config: Config) -> None:
 
 
 def wait_for_door(config: Config) -> None:
-    """Wait until Traefik has read what is written. Raises Stop."""
+    """Wait until Traefik, where it runs, has read what is written. Raises Stop."""
+    if not running(config.project, "traefik"):
+        return
     found, deadline = switched(), time.monotonic() + ANSWER_SECONDS
     while True:
         try:

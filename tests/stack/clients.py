@@ -18,6 +18,8 @@ VERBS = {"write": ("POST", "/notes"), "read": ("GET", "/notes"), "plain": ("GET"
 
 @dataclass(frozen=True)
 class Answer:
+    """What a request got: `text` is what it wrote, or why there was no answer (status 0)."""
+
     kind: str
     begun: float
     seconds: float
@@ -61,8 +63,8 @@ class Clients:
                 try:
                     answer = client.request(verb, path, json={"text": text} if verb == "POST" else None)
                     status, retry_after = answer.status_code, answer.headers.get("Retry-After")
-                except httpx2.HTTPError:
-                    status, retry_after = 0, None
+                except httpx2.HTTPError as error:
+                    status, retry_after, text = 0, None, repr(error)
                 seconds = time.monotonic() - begun
                 self.answers.append(Answer(kind, begun, seconds, status, retry_after, text))
 

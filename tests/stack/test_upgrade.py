@@ -152,6 +152,7 @@ def test_upgrade(old: Clone) -> None:
     assert sorted(set(acknowledged) - set(stored)) == []
     assert len(stored) == len(set(stored))
     # The app's way in is away, or its slots are: never a connection that fails.
+    assert [one for one in clients.answers if not one.status] == []
     assert {one.status for one in clients.answers} == {200, 201, 503}
     assert {one.retry_after for one in clients.answers if one.status == 503} <= {"1", "10"}
     assert f"database is in the volume {volume}: `./stack volumes`" in said
