@@ -44,6 +44,10 @@ def documentation(app: Any, prefix: str = "") -> Iterator[str]:
 class Headers:
     """Adds what an answer lacks; `policy` is the Content-Security-Policy of all but FastAPI's own `pages`."""
 
+    # Whether the slot does. Who has a connection to it makes another, to another slot: one that ends in the moment in
+    # which a request is sent is a request that fails, where no Traefik stands between.
+    draining = False
+
     def __init__(self, app: ASGIApp, policy: str | None, pages: "set[str] | frozenset[str]" = frozenset()) -> None:
         self.app = app
         self.policy = policy
@@ -60,6 +64,8 @@ class Headers:
                 lacking = [(name, value) for name, value in DEFAULTS.items() if name not in own]
                 if POLICY not in own:
                     lacking.append((POLICY, self.default(scope["path"], own).encode()))
+                if self.draining and b"connection" not in own:
+                    lacking.append((b"connection", b"close"))
                 message = {**message, "headers": [*message.get("headers", ()), *lacking]}
             await send(message)
 

@@ -85,7 +85,7 @@ def bind(setting: str, host: str, port: int) -> socket.socket:
     return bound
 
 
-def work(found: find.Found, chosen: Settings, listener: socket.socket, serving: Callable[[], None]) -> int:
+def work(found: find.Found, chosen: Settings, listener: socket.socket, serving: Callable[[], bool]) -> int:
     """What each worker does, in its own process."""
     from . import worker
 

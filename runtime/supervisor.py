@@ -51,14 +51,14 @@ SIGNALS = {signal.SIGTERM, signal.SIGINT}
 class Supervisor:
     """`count` processes that each run `work` on the bound `listener`; its result is their exit code.
 
-    `work` calls the function that it is given once it serves, and each second while its loop turns.
+    `work` calls the function that it is given once it serves, and each second while its loop turns: is it draining?
     `drain_seconds` pass between SIGTERM and the end of serving, `graceful_seconds` from there until what is left of the
     workers is killed. `lost_seconds` without a turn of any worker's loop are more than its watchdog allows.
     """
 
     def __init__(
         self,
-        work: Callable[[socket.socket, Callable[[], None]], int],
+        work: Callable[[socket.socket, Callable[[], bool]], int],
         listener: socket.socket,
         count: int,
         drain_seconds: float,
@@ -81,7 +81,8 @@ class Supervisor:
         self.turned = memoryview(mmap.mmap(-1, 8 * count)).cast("d")
         # When the slot is complete at the latest, and when on_time is due.
         self.complete_at = self.alarm = math.inf
-        self.was_ready = self.routed = self.draining = self.stopping = False
+        self.was_ready = self.routed = self.stopping = False
+        self.draining = mmap.mmap(-1, 1)  # a byte, which the workers see
         # What was written down last, and when it is to be again: each probe of Traefik's comes by there.
         self.shown: bool | None = None
         self.due = 0.0
@@ -167,11 +168,11 @@ class Supervisor:
 
     def may_serve(self) -> bool:
         """Whether it could take a request, however busy."""
-        return self.serves() and not self.draining
+        return self.serves() and not self.draining[0]
 
     def is_live(self) -> bool:
         """Whether what is wrong, if anything, mends itself: not once every loop stands still past its watchdog."""
-        mends = self.draining or set(self.states[:]) != {SERVING}
+        mends = self.draining[0] > 0 or set(self.states[:]) != {SERVING}
         return mends or time.monotonic() - max(self.turned) < self.lost_seconds
 
     def serves(self) -> bool:
@@ -210,16 +211,17 @@ class Supervisor:
             # Not by way of the parent's stack.
             os._exit(code)
 
-    def serve(self, index: int) -> None:
-        """In a worker: say that it serves, and that its loop turns."""
+    def serve(self, index: int) -> bool:
+        """In a worker: say that it serves, and that its loop turns; return whether the slot drains."""
         if os.getppid() != self.pid:
             # Without a container nothing else ends what a killed parent leaves, and it would keep the port.
-            return os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
         self.turned[index] = time.monotonic()
         if self.states[index] != SERVING:
             self.states[index] = SERVING
             # After that: PID 1, which may just have closed it, looks once more.
             self.listener.listen(BACKLOG)
+        return bool(self.draining[0])
 
     def ended(self, pid: int, code: int) -> None:
         index, started = self.workers.pop(pid)
@@ -250,20 +252,19 @@ class Supervisor:
 
     def write_down(self, line: str) -> None:
         self.lines += 1
-        if self.lines <= MOST or self.draining:
+        if self.lines <= MOST or self.draining[0]:
             write_line(line)
 
     def reason(self, code: int) -> str:
         """Why a worker ended, from its exit code and from what the kernel killed in this container for memory."""
         before, self.oom_kills = self.oom_kills, limits.oom_kills()
         if code == -signal.SIGKILL and self.oom_kills > before:
-            limit = limits.memory_limit()
-            size = f"APP_MEMORY={limit // limits.MIB}m" if limit else "the machine's memory"
+            size = f"APP_MEMORY={limit // limits.MIB}m" if (limit := limits.memory_limit()) else "the machine's memory"
             return f"out of memory: {size} for {self.count} workers"
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
     def on_term(self) -> None:
-        if self.draining:
+        if self.draining[0]:
             return
         self.drain()
         if not self.serves():
@@ -273,7 +274,7 @@ class Supervisor:
         self.alarm = time.monotonic() + self.drain_seconds
 
     def drain(self) -> None:
-        self.draining = True
+        self.draining[0] = 1
         self.write_down("draining")
 
     def on_time(self) -> None:

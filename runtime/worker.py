@@ -62,7 +62,7 @@ class Worker(uvicorn.Server):
     It first prints where every thread is. The timer is a thread in C, which needs neither the loop nor the GIL.
     """
 
-    def __init__(self, config: uvicorn.Config, watchdog_seconds: float, serving: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, watchdog_seconds: float, serving: Callable[[], bool]) -> None:
         super().__init__(config)
         self.watchdog_seconds = watchdog_seconds
         self.serving = serving
@@ -91,7 +91,7 @@ class Worker(uvicorn.Server):
     async def say_alive(self) -> None:
         armed = 0.0
         while True:
-            self.serving()
+            Headers.draining = self.serving()
             if time.monotonic() - armed > self.watchdog_seconds / 6:
                 armed = time.monotonic()
                 # A thread each time: not every second.
@@ -135,7 +135,7 @@ def config(app: Callable[[], ASGIApp], chosen: settings.Settings) -> uvicorn.Con
     return made
 
 
-def work(made: uvicorn.Config, watchdog_seconds: float, listener: socket.socket, serving: Callable[[], None]) -> int:
+def work(made: uvicorn.Config, watchdog_seconds: float, listener: socket.socket, serving: Callable[[], bool]) -> int:
     """Serve until told to stop, after a call of `serving`; return the exit code."""
     # A wish: where it is refused, the worker serves all the same.
     with contextlib.suppress(OSError):

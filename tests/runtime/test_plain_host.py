@@ -1,5 +1,7 @@
 """A slot without a container, as a supervisor of the machine's starts it: no PID 1, and another beside it."""
 
+import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -61,6 +63,26 @@ def test_two_instances_side_by_side(start: Start) -> None:
     assert "Draining for 0 s." in one.stop()
     assert one.process.returncode == 0
     assert other.is_ready()
+
+
+def test_who_keeps_a_connection_is_told_of_the_drain(start: Start) -> None:
+    """The answers then close it: where no Traefik looks ahead, no request meets a connection that is just ending."""
+    one = start("1", DRAIN_SECONDS="20", WORKERS="2")
+    one.starts()
+    kept = http.client.HTTPConnection("127.0.0.1", one.port, timeout=10)
+    with contextlib.closing(kept):
+
+        def told() -> "str | None":
+            kept.request("GET", "/")
+            answer = kept.getresponse()
+            answer.read()
+            return answer.headers["Connection"]
+
+        assert told() is None
+        os.kill(one.first, signal.SIGTERM)
+        wait_until(lambda: told() == "close", 5)
+    # And not again.
+    os.kill(one.first, signal.SIGINT)
 
 
 def listens(port: int, *pids: int) -> bool:
