@@ -135,11 +135,11 @@ def parse(text: str) -> Config:
     """From what `docker compose config --format json` printed. Raises Stop with 2 for the first wrong setting."""
     found = json.loads(text)
     services = {name: service(one) for name, one in found["services"].items()}
-    # What has no port on the host gets one from the engine, and nobody here knows it.
     front = found["services"].get("traefik", {})
     ports = [str(one["published"]) for one in front.get("ports", ()) if one.get("published")]
-    if len(ports) < 2:
-        raise Stop("./stack needs `traefik`, with HTTP_PORT and HTTPS_PORT. docs/proxies.md is for who has none.", 2)
+    if len(ports) < 2:  # Or the engine chose one, and nobody here knows it.
+        way = "Publish both." if front else "docs/proxies.md is for who has none."
+        raise Stop(f"./stack needs `traefik`, with HTTP_PORT and HTTPS_PORT. {way}", 2)
     own = {
         "DEPLOY_TIMEOUT": str(found["x-deploy"]["timeout"]),
         "HOOK_TIMEOUT": str(found["x-deploy"]["hook"]),

@@ -102,6 +102,8 @@ class Migration:
         """Run the command, again while a table is in use; ends the process when it fails."""
         with self.connect() as connection:
             self.lock(connection)
+            # The command's limit is not the wrapper's own, which may wait: after the command nothing can be repeated.
+            connection.execute("SET lock_timeout = 0")
             contained = self.contents(connection)
             if self.is_newer(contained):
                 return lines.say("The schema is newer than this code: there is nothing to do.")

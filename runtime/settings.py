@@ -183,6 +183,8 @@ def contents(name: str, path: str) -> str:
         text = Path(path).read_text().strip()
     except OSError as error:
         raise Wrong(f"{name}={path} is wrong: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise Wrong(f"{name}={path} is wrong: it is no text.") from None
     if not text:
         raise Wrong(f"{name}={path} is wrong: nothing is in it.")
     return text

@@ -83,17 +83,23 @@ def main(stack: str, *options: str) -> int:
     with run.step("Migrate"):
         if code := migrate(stack):
             return code
-    name = f"{stack}_app"
     with run.step("Replace the app's tasks"):
         deploy(stack, "stack", "--detach=false", *options)
-    update = service(name).get("UpdateStatus", {})
-    if update.get("State", "completed") != "completed":
-        for one in [one for one in tasks(name) if one["Status"]["State"] in ("failed", "rejected")][:1]:
-            log(one["ID"])
-            print(one["Status"].get("Err", ""), file=sys.stderr)
-        print(f"{update['State']}: {update['Message']}", file=sys.stderr)
-        return 1
-    return 0
+    # The command before ends with 0 after a rollback, too.
+    return max(outcome(f"{stack}_{name}") for name in ("app", "haproxy"))
+
+
+def outcome(name: str) -> int:
+    """1 where Swarm went back, with the reason shown; else 0."""
+    while (update := service(name).get("UpdateStatus", {})).get("State") in ("updating", "rollback_started"):
+        time.sleep(0.5)
+    if update.get("State", "completed") == "completed":
+        return 0
+    for one in [one for one in tasks(name) if one["Status"]["State"] in ("failed", "rejected")][:1]:
+        log(one["ID"])
+        print(one["Status"].get("Err", ""), file=sys.stderr)
+    print(f"{name}: {update['State']}: {update['Message']}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -43,35 +43,39 @@ def client_ca(config: Config) -> str:
     return config.services["traefik"].environment.get("CLIENT_CA", "")
 
 
-def through_the_door(config: Config) -> http.client.HTTPConnection:
-    """As a client; where those need a certificate, as traefik/dynamic/inside.yaml has it."""
-    if client_ca(config):
-        return http.client.HTTPConnection("127.0.0.1", config.ports[0], timeout=PATIENCE)
-    return ToThisMachine(config.names[0], config.ports[1], untrusting())
+def through_the_door(config: Config, path: str) -> tuple[http.client.HTTPResponse, bytes]:
+    """What a client is answered, and its body. Raises OSError, HTTPException."""
+    try:
+        return get(ToThisMachine(config.names[0], config.ports[1], untrusting()), path)
+    except ssl.SSLError as error:
+        # CLIENT_CA, as the Traefik that runs has it, whatever .env says by now: traefik/dynamic/inside.yaml.
+        if "CERTIFICATE_REQUIRED" not in str(error.reason):
+            raise
+        return get(http.client.HTTPConnection("127.0.0.1", config.ports[0], timeout=PATIENCE), path)
+
+
+def get(connection: http.client.HTTPConnection, path: str) -> tuple[http.client.HTTPResponse, bytes]:
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer, answer.read()
+    finally:
+        connection.close()
 
 
 def ask_health(config: Config) -> dict[str, Any]:
     """What one of the slots says at `/health`. Raises OSError, HTTPException, or ValueError when it isn't the app's."""
-    connection = through_the_door(config)
-    try:
-        connection.request("GET", "/health")
-        answer = connection.getresponse()
-        said = answer.read()
-        if answer.status not in (200, 503) or not said.startswith(b"{"):
-            raise ValueError(f"{answer.status} {answer.reason}")
-        found: dict[str, Any] = json.loads(said)
-        return found
-    finally:
-        connection.close()
+    answer, said = through_the_door(config, "/health")
+    if answer.status not in (200, 503) or not said.startswith(b"{"):
+        raise ValueError(f"{answer.status} {answer.reason}")
+    found: dict[str, Any] = json.loads(said)
+    return found
 
 
 def about_pages(config: Config) -> str | None:
     """What to say of an app whose first page is HTML that may load nothing: an API's policy, as nobody said another."""
     try:
-        connection = through_the_door(config)
-        connection.request("GET", "/")
-        headers = connection.getresponse().headers
-        connection.close()
+        headers = through_the_door(config, "/")[0].headers
     except (OSError, http.client.HTTPException):
         return None
     kind, policy = headers.get("Content-Type", ""), headers.get_all("Content-Security-Policy") or []

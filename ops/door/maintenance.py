@@ -133,15 +133,11 @@ def wait_for_door(config: Config) -> None:
     found, deadline = switched(), time.monotonic() + ANSWER_SECONDS
     while True:
         try:
-            connection = through_the_door(config)
-            connection.request("GET", "/")
-            if connection.getresponse().headers.get("X-Maintenance") == (found and found["since"]):
+            if through_the_door(config, "/")[0].headers.get("X-Maintenance") == (found and found["since"]):
                 return
             last = "it has not changed"
         except (OSError, http.client.HTTPException) as error:
             last = str(error)
-        finally:
-            connection.close()
         if time.monotonic() > deadline:
             raise Stop(f"Traefik has not read {SWITCH.name} within {ANSWER_SECONDS} s: {last}.")
         time.sleep(0.1)

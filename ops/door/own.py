@@ -104,6 +104,8 @@ def check_client_ca(config: Config) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_verify_locations(path)
+    except PermissionError:
+        raise Stop(f"CLIENT_CA: you may not read certificates/{path.name}. Make it yours, or be root.", 2) from None
     except OSError:
         raise Stop(f"CLIENT_CA={path.name} is wrong: certificates/{path.name} is no certificate in PEM.", 2) from None
     ends = [ssl.cert_time_to_seconds(str(one["notAfter"])) for one in context.get_ca_certs()]

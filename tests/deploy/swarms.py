@@ -171,9 +171,9 @@ class Swarm:
         return str(found.get("UpdateStatus", {}).get("State", ""))
 
     @contextlib.contextmanager
-    def load(self, what: str, *paths: str) -> Iterator[Load]:
+    def load(self, what: str, *paths: str, rate: float = 40) -> Iterator[Load]:
         """Counted load meanwhile, and a little longer; nothing that was acknowledged is lost or doubled."""
-        with Load(self.address, paths=paths) as load:
+        with Load(self.address, rate, paths=paths) as load:
             wait_until(lambda: len(load.samples) > 40)
             yield load
             after = time.monotonic()

@@ -150,7 +150,8 @@ def test_door_leads_to_the_apps_port_alone(found: Found) -> None:
     [rule] = named(found, "Ingress")["spec"]["rules"]
     backend = {"service": {"name": "app", "port": {"name": "http"}}}
     assert rule["http"]["paths"] == [{"path": "/", "pathType": "Prefix", "backend": backend}]
-    assert named(found, "NetworkPolicy")["spec"]["ingress"] == [{"ports": [{"port": "http"}]}]
+    [let_in] = named(found, "NetworkPolicy")["spec"]["ingress"]
+    assert let_in["ports"] == [{"port": "http"}]
     # All others take nothing from anybody.
     nobody = named(found, "NetworkPolicy", "nobody")["spec"]
     assert "ingress" not in nobody
@@ -164,6 +165,7 @@ def test_release_waits_for_its_migration() -> None:
     found = render(FOLDER / "base")
     first = [one for one in found if one["metadata"].get("labels", {}).get("stack.step") == "migrate"]
     assert {one["kind"] for one in first} == {"ConfigMap", "Job"}
-    job, told = named(found, "Job", "migrate"), read(settings(found))
-    assert job["spec"]["activeDeadlineSeconds"] > told.migrate_deadline
+    job = named(found, "Job", "migrate")
+    # MIGRATE_DEADLINE is for waiting. Compose has no limit for the whole.
+    assert job["spec"]["activeDeadlineSeconds"] >= 86400
     assert job["spec"]["backoffLimit"] == 0

@@ -67,8 +67,8 @@ def units(machine: Machine) -> Machine:
 def supervised(machine: Machine) -> Machine:
     """Both instances below Supervisor, from release 1, and no longer below systemd."""
     machine.sh("systemctl disable --now app@1 app@2", check=False)
-    machine.sh("ln -sfn releases/1 /srv/app/current; useradd --system app; systemctl enable --now supervisor")
-    *before, start = steps("Use Supervisor")[:4]
+    machine.sh("ln -sfn releases/1 /srv/app/current; systemctl enable --now supervisor")
+    *before, start = steps("Use Supervisor")[:5]
     machine.sh("\n".join(before))
     machine.sh("sed -i 's/app:secret@/app:of-the-app@/' /etc/supervisor/conf.d/app.conf")
     machine.sh(start)
@@ -186,7 +186,7 @@ def test_migration_that_fails(units: Machine) -> None:
 @pytest.mark.long
 def test_rolling_restart_with_supervisor(supervised: Machine) -> None:
     """Three lines put the next release into service: 0 fail."""
-    rolls(supervised, *steps("Use Supervisor")[4:])
+    rolls(supervised, *steps("Use Supervisor")[5:])
 
 
 @pytest.mark.docker

@@ -171,7 +171,8 @@ def test_broken_release(serving: Swarm) -> None:
 def test_killed_task(serving: Swarm) -> None:
     """Of a task that is killed only what it was answering fails. Another takes its place."""
     before = serving.running()
-    with serving.load("killed task") as load:
+    # What one task holds by itself, on a busy machine too.
+    with serving.load("killed task", rate=10) as load:
         victim = serving.process(min(before))
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: not command(victim), 10)

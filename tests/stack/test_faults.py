@@ -94,6 +94,7 @@ def test_killed_slot(patient: Repository, load: Load) -> None:
     # Its workers take requests until the kernel has ended them, too: on a busy machine that takes a second.
     wait_until(lambda: not any(worker.exists() for worker in old))
     killed = time.monotonic()
+    assert killed - begun < 5
     wait_until(patient.both_slots_answer, seconds=10)
     back = time.monotonic() - killed
     go_on(load)

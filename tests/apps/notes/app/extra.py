@@ -26,6 +26,13 @@ async def who() -> dict[str, Any]:
     return {"release": os.environ["STACK_RELEASE"], "slot": socket.gethostname(), "worker": os.getpid()}
 
 
+@router.get("/live")
+@router.get("/ready")
+async def inside() -> dict[str, Any]:
+    """Named like the probes: no front door may ask for it."""
+    return {"from": "the app"}
+
+
 @router.get("/seen")
 async def seen(request: Request) -> dict[str, Any]:
     """What reached it."""
