@@ -15,6 +15,7 @@ from runtime.settings import Settings
 from tests.conftest import Database
 from tests.runtime.asgi import answering, ask
 from tests.runtime.conftest import Demand
+from tests.stack.stacks import wait_until
 
 APP = Health(answering(200, b"the app's"))
 
@@ -88,7 +89,7 @@ def test_database_away_and_back(asked: Database, tmp_path: Path, monkeypatch: py
     if not asked.server:
         pytest.skip("needs a server of our own")
     image(tmp_path, monkeypatch, "b2")
-    assert health()[1]["database"] == "ok"
+    wait_until(lambda: health()[1]["database"] == "ok")
     asked.server.stop()
     try:
         begun = time.monotonic()
@@ -98,7 +99,7 @@ def test_database_away_and_back(asked: Database, tmp_path: Path, monkeypatch: py
         assert ask(APP).status == 200
     finally:
         asked.server.start()
-    assert health()[1]["database"] == "ok"
+    wait_until(lambda: health()[1]["database"] == "ok")
 
 
 def test_health_without_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
