@@ -90,8 +90,13 @@ DAEMONS = {
     "kube-apiserver": "--etcd-servers=http://127.0.0.1:2379 --token-auth-file=/run/kubernetes/tokens "
     "--authorization-mode=RBAC --service-cluster-ip-range=10.96.0.0/16 --cert-dir=/run/kubernetes "
     "--service-account-issuer=https://it --service-account-key-file=/run/kubernetes/accounts.key "
-    "--service-account-signing-key-file=/run/kubernetes/accounts.key --kubelet-preferred-address-types=InternalIP",
-    "kube-controller-manager": f"{KUBECONFIG} --service-account-private-key-file=/run/kubernetes/accounts.key",
+    "--service-account-signing-key-file=/run/kubernetes/accounts.key --kubelet-preferred-address-types=InternalIP "
+    # Else it may ask a Service before kube-proxy knows it, and whoever answers there instead is asked again.
+    "--enable-aggregator-routing",
+    # An autoscaler that looks and turns back within seconds, where by default it waits for five minutes.
+    "kube-controller-manager": f"{KUBECONFIG} --service-account-private-key-file=/run/kubernetes/accounts.key "
+    "--horizontal-pod-autoscaler-sync-period=5s --horizontal-pod-autoscaler-downscale-stabilization=30s "
+    "--horizontal-pod-autoscaler-cpu-initialization-period=20s",
     "kube-scheduler": KUBECONFIG,
     "kubelet": f"{KUBECONFIG} --hostname-override=node --container-runtime=remote --cgroup-driver=cgroupfs "
     "--container-runtime-endpoint=unix:///run/containerd/containerd.sock --fail-swap-on=false "
@@ -155,6 +160,9 @@ class Cluster:
         log = 'exec "$0" "$@" > "/var/log/$0" 2>&1'
         run("docker", "exec", "--detach", self.name, "sh", "-c", log, daemon, *words)
 
+    def kill(self, daemon: str) -> None:
+        self.run("pkill", "--signal", "KILL", "--exact", daemon)
+
     def kubectl(self, *arguments: str, **options: Any) -> str:
         return self.run("kubectl", KUBECONFIG, *arguments, **options)
 
@@ -164,6 +172,10 @@ class Cluster:
     def is_ready(self) -> bool:
         nodes = self.kubectl("get", "nodes", "--output=jsonpath={.items[*].status.conditions[-1].status}", check=False)
         return nodes.strip() == "True"
+
+    def heard_at(self) -> str:
+        """When the kubelet last reported."""
+        return self.kubectl("get", "nodes", "--output=jsonpath={.items[*].status.conditions[-1].lastHeartbeatTime}")
 
     def load(self, image: str) -> None:
         """Hand the node an image of this engine's, which no registry has."""

@@ -53,7 +53,8 @@ class Shop:
         names = ("--set=owner=shop_owner", "--set=app=shop_app", "--file=/given/roles.sql")
         run(*inside, "psql", "-XqU", "postgres", *names, "shop")
         [network] = json.loads(run("docker", "inspect", self.database))[0]["NetworkSettings"]["Networks"].values()
-        self.host = network["IPAddress"]
+        # The gateway is this machine, as the cluster reaches it.
+        self.host, self.gateway = network["IPAddress"], network["Gateway"]
         urls = {
             "DATABASE_URL": f"postgresql://shop_app:of-app@{self.host}/shop",
             "MIGRATION_DATABASE_URL": f"postgresql://shop_owner:of-owner@{self.host}/shop",
@@ -110,6 +111,18 @@ class Shop:
     def pods(self) -> dict[str, Any]:
         found = self.cluster.get("pods", "--selector=app.kubernetes.io/name=app")["items"]
         return {one["metadata"]["name"]: one for one in found if "deletionTimestamp" not in one["metadata"]}
+
+    def containers(self) -> dict[str, str]:
+        return {name: one["status"]["containerStatuses"][0]["containerID"] for name, one in self.pods().items()}
+
+    def ready_since(self) -> dict[str, str]:
+        conditions = {name: one["status"]["conditions"] for name, one in self.pods().items()}
+        return {
+            name: one["lastTransitionTime"]
+            for name, found in conditions.items()
+            for one in found
+            if one["type"] == "Ready"
+        }
 
     def ready(self) -> int:
         return int(self.cluster.get("deployment", "app")["status"].get("readyReplicas", 0))

@@ -53,6 +53,15 @@ async def busy(seconds: float) -> dict[str, float]:
     return {"busy": seconds}
 
 
+@router.get("/compute")
+async def compute(seconds: float) -> dict[str, float]:
+    """Takes so much of a CPU's time, however long that lasts."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+    return {"computed": seconds}
+
+
 @router.get("/hog")
 async def hog() -> None:
     """Takes memory until somebody ends it."""
