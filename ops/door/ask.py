@@ -38,11 +38,6 @@ class ToThisMachine(http.client.HTTPSConnection):
         self.sock = self.context.wrap_socket(plain, server_hostname=self.host)
 
 
-def client_ca(config: Config) -> str:
-    """The file of the authority that every client needs a certificate of, or nothing."""
-    return config.services["traefik"].environment.get("CLIENT_CA", "")
-
-
 def through_the_door(config: Config, path: str) -> tuple[http.client.HTTPResponse, bytes]:
     """What a client is answered, and its body. Raises OSError, HTTPException."""
     try:

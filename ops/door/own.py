@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.config import Config
-from ops.door.ask import ToThisMachine, client_ca, untrusting
+from ops.door.ask import ToThisMachine, untrusting
 from ops.door.certificate import Certificate, span
 from ops.run import HERE, Stop, compose, docker, step
 
@@ -93,6 +93,11 @@ def check_place(path: Path, why: str) -> None:
     absolute = path.is_symlink() and os.path.isabs(os.readlink(path))
     if absolute or CERTIFICATES.resolve() not in path.resolve().parents:
         raise Stop(f"certificates/{path.name} leads out of its folder, where Traefik can't go: copy it.", 2)
+
+
+def client_ca(config: Config) -> str:
+    """The file of the authority that every client needs a certificate of, or nothing."""
+    return config.services["traefik"].environment.get("CLIENT_CA", "")
 
 
 def check_client_ca(config: Config) -> None:
