@@ -10,6 +10,11 @@ from runtime import migrate, settings
 from tests.conftest import Database
 from tests.migrations.runs import WHOLE, build
 
+# Whether somebody has waited for a lock longer than a migration's command may.
+WAITING = """
+SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query_start < clock_timestamp() - interval '1.5 s'
+"""
+
 
 def state(owner: psycopg.Connection) -> tuple[str | None, set[str]]:
     """The revision that the database says it is at, and the tables that are there, at one moment."""
@@ -104,6 +109,22 @@ def test_table_in_use_is_not_queued_behind(empty: Database, tmp_path: Path) -> N
         long.rollback()
         run.said()
         assert run.returncode == 0
+
+
+def test_wrapper_waits_longer_than_the_command_may(empty: Database, tmp_path: Path) -> None:
+    """Alembic's table in somebody's hands: the wrapper's own reading of it waits, where the command would try again."""
+    app = build(tmp_path, empty, a=WHOLE.format("a", "SELECT 1"))
+    app.migrate()
+    with psycopg.connect(empty.owner_url) as other, psycopg.connect(empty.owner_url, autocommit=True) as watcher:
+        other.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        run = app.start()
+        deadline = time.monotonic() + 60
+        while not watcher.execute(WAITING).fetchone():
+            assert run.poll() is None, run.said()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        other.rollback()
+        assert (run.said().count("Running"), run.returncode) == (0, 0)
 
 
 def test_table_in_use_until_the_deadline(empty: Database, owner: psycopg.Connection, tmp_path: Path) -> None:
