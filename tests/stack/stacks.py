@@ -217,10 +217,11 @@ class Clone(Stack):
         *arguments: str,
         then: Callable[[], None] = lambda: None,
         again: bool = False,
+        unread: bool = False,
     ) -> "subprocess.CompletedProcess[str]":
         """Run `./stack` until a line has `moment`, and `then`; send it the signal; give what it said, and its end.
 
-        `again`: send it once more when it is already on the way back.
+        `again`: send it once more when it is already on the way back. `unread`: whoever read its lines has gone by then.
         """
         argv = [sys.executable, "stack", *arguments]
         with subprocess.Popen(
@@ -240,6 +241,8 @@ class Clone(Stack):
                 assert line, said
                 said += line
             then()
+            if unread:
+                process.stderr.close()
             os.kill(process.pid, number)
             if again:
                 while "failed after" not in said:
@@ -247,7 +250,7 @@ class Clone(Stack):
                     assert line, said
                     said += line
                 os.kill(process.pid, number)
-            if number != signal.SIGKILL:
+            if number != signal.SIGKILL and not unread:
                 said += process.stderr.read()
             process.stderr.close()
         print(said)
