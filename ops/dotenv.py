@@ -34,8 +34,8 @@ def quoted(value: str) -> str:
 
 
 def chosen(name: str) -> str | None:
-    """What the user sets it to: in the shell, as Compose has it too, or here."""
-    return os.environ.get(name) or read(name)
+    """What the user sets it to: in the shell, where an empty one wins for Compose as well, or here."""
+    return os.environ[name] or None if name in os.environ else read(name)
 
 
 def own_postgres() -> bool:

@@ -17,6 +17,9 @@ PROJECT = "COMPOSE_PROJECT_NAME"
 HANDED_OVER = ("DATABASE_URL", "PGHOST", "PGUSER", "PGDATABASE")
 # In an address: postgresql://app:secret@db.example.com/app
 PASSWORD = re.compile(r"://[^\s:@/]*:[^\s@/]+@")
+# A line that sets something, as Compose takes it; a line of base64 that was wrapped, after 64 or 76, and its end.
+VARIABLE = re.compile(r"\s*[A-Za-z_][\w.-]*=")
+WRAPPED, PADDED = re.compile(r"[A-Za-z0-9+/]{60}\s*$"), re.compile(r"[A-Za-z0-9+/]+={1,2}")
 # GB that images, build cache and a young database need; and what a build needs where all of them are there.
 DISK_GB, BUILD_GB = 3, 1
 
@@ -37,10 +40,10 @@ def oddities() -> list[str]:
     said += [f"app.env sets {name}, so that the app does not get the stack's own." for name in handed_over()]
     said += [f"app.env has quotes around {name}: they are part of the value, leave them out." for name in in_quotes()]
     for name in sorted(known_settings() & set(os.environ)):
-        in_file = dotenv.read(name)
-        if in_file and in_file != os.environ[name]:
-            sentence = f"This shell sets {name}={os.environ[name]}, which wins over {in_file} in .env."
-            said.append(PASSWORD.sub("://…@", sentence))
+        value, in_file = os.environ[name], dotenv.read(name) or ""
+        if in_file != value:
+            words = f"wins over {in_file} in .env" if in_file else ".env does not: another shell's ./stack would go back"
+            said.append(PASSWORD.sub("://…@", f"This shell sets {name}={value}, which {words}."))
     traefiks = HERE / "traefik.env"
     files = (
         (dotenv.FILE, PASSWORD.search(dotenv.text())),
@@ -54,14 +57,18 @@ def oddities() -> list[str]:
 
 
 def check_app_env() -> None:
-    """Raises Stop with 2 for a line that Compose would pass over without a word: a value's second one."""
+    """Raises Stop with 2 for a line that Compose would take for a variable of its own: a value's second one."""
+    before = ""
     for number, line in enumerate(app_env(), 1):
-        if line.strip() and not line.lstrip().startswith("#") and "=" not in line:
+        # The padding of base64 is no `=` of a variable's; the line before such an end is full.
+        cut = WRAPPED.search(before) and PADDED.fullmatch(line.strip())
+        if line.strip() and not line.lstrip().startswith("#") and (cut or not VARIABLE.match(line)):
             raise Stop(
-                f"app.env, line {number}, has no `=`. A value is one line: give a key or a certificate as base64 in "
-                "one, `base64 --wrap=0 key.pem`.",
+                f"app.env, line {number}, sets no variable: NAME=value. A value is one line: give a key or a "
+                "certificate as base64 in one, `base64 --wrap=0 key.pem`.",
                 2,
             )
+        before = line
 
 
 def known_settings() -> set[str]:

@@ -45,6 +45,14 @@ def test_what_is_quoted_is_read_as_it_was(file: Path, value: str) -> None:
     assert dotenv.read("MIGRATE") == value
 
 
+def test_empty_one_in_the_shell(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wins over .env, as Compose has it."""
+    file.write_text("DATABASE_URL=postgresql://db/app\n")
+    assert not dotenv.own_postgres()
+    monkeypatch.setenv("DATABASE_URL", "")
+    assert dotenv.own_postgres()
+
+
 def test_comment_in_another_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line of .env that is no UTF-8 stays as it is where another is written."""
     monkeypatch.setattr(dotenv, "FILE", tmp_path / ".env")
