@@ -1,6 +1,7 @@
 """Traefik's own files and settings: what is wrong with them is said, and what serves goes on."""
 
 import json
+import os
 
 from tests.stack.echo import Echo
 from tests.stack.stacks import CLEAN, inspect, run, wait_until
@@ -37,9 +38,12 @@ def test_wrong_setting_under_plain_compose(echo: Echo) -> None:
 
 def test_routes_that_traefik_may_not_read(echo: Echo) -> None:
     """As git leaves them under umask 027: unhealthy while it serves, told at the next start, mended by `./stack up`."""
-    routes, key = (echo.folder / "traefik/dynamic" / name for name in ("app.yaml", "key.pem"))
+    routes, key, mine = (echo.folder / "traefik/dynamic" / name for name in ("app.yaml", "key.pem", "mine.yaml"))
     traefik = echo.container("traefik")
     key.touch(0o600)
+    mine.touch(0o600)
+    # Traefik's own user.
+    os.chown(mine, 10010, 10010)
     try:
         routes.chmod(0o640)
         wait_until(lambda: inspect(traefik)["State"]["Health"]["Status"] == "unhealthy")
@@ -50,10 +54,11 @@ def test_routes_that_traefik_may_not_read(echo: Echo) -> None:
         done = echo.stack("up")
         assert done.returncode == 0, done.stderr
         assert echo.both_slots_answer()
-        assert (routes.stat().st_mode & 0o777, key.stat().st_mode & 0o777) == (0o644, 0o600)
+        assert [path.stat().st_mode & 0o777 for path in (routes, key, mine)] == [0o644, 0o600, 0o600]
     finally:
         routes.chmod(0o644)
         key.unlink()
+        mine.unlink()
 
 
 def test_routes_with_a_mistake(echo: Echo) -> None:
