@@ -75,6 +75,18 @@ def test_other_tables_lead_here(page: str) -> None:
     assert "promises.md" in (REPO / page).read_text()
 
 
+def test_proofs_in_the_readme_run_as_they_say() -> None:
+    """A row whose tests run only so says `[with --long]`; one that says anything of it has such tests."""
+    rows = [line for line in (REPO / "README.md").read_text().splitlines() if "](tests/stack/" in line]
+    assert len(rows) > 10
+    for row in rows:
+        files = re.findall(r"\((tests/stack/test_\w+\.py)\)", row)
+        only_long = all("pytest.mark.long" in marks for path in files for marks, _ in of_file(path).values())
+        assert ("[with `--long`]" in row) == only_long, row
+        assert row.count("`--long`") == row.count("with `--long`"), row
+        assert "`--long`" not in row or any("pytest.mark.long" in (REPO / path).read_text() for path in files), row
+
+
 def test_floor_is_what_is_refused() -> None:
     """The versions that README.md asks for are those that `./stack` refuses to go below."""
     least = ".".join(map(str, engine.MINIMUM_COMPOSE))
