@@ -1,6 +1,7 @@
 """The pages for people: what they point to is there."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,10 @@ def test_version_is_the_changelogs_newest() -> None:
     assert headings[0] == "## Unreleased"
     assert f"{headings[1].split()[1]}\n" == version
     assert f'\nversion = "{version.strip()}"\n' in (REPO / "pyproject.toml").read_text()
+
+
+def test_programs_keep_their_line_ends() -> None:
+    """Where git turns them into Windows' own (core.autocrlf), no script would run."""
+    names = ["stack", "compose.yaml", "postgres/tune", "traefik/begin", ".env.example"]
+    said = subprocess.check_output(["git", "check-attr", "eol", "--", *names], cwd=REPO, text=True)
+    assert said == "".join(f"{name}: eol: lf\n" for name in names)
