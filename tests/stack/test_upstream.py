@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -48,6 +49,38 @@ def test_connections_to_the_slots_are_kept(stack: Stack) -> None:
     print(f"{CLIENTS * REQUESTS} requests in {took:.1f} s opened {Counter(opened.values())}")
     # Each client's on either slot, and those of the probes, four a second, which read no answer to its end.
     assert len(opened) < 2 * CLIENTS + 4 * (took + 2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="drops packets in Traefik's network")
+def test_slots_that_are_hard_to_reach(stack: Stack) -> None:
+    """No connection can be made for 4 s, as where a busy engine says late where a slot is: requests wait, none fails."""
+    inside = ["nsenter", f"--net=/proc/{inspect(stack.container('traefik'))['State']['Pid']}/ns/net", "iptables", "--wait"]
+    rule = ["OUTPUT", "--protocol", "tcp", "--syn", "--match", "multiport", "--dports", "8000,8001", "--jump", "DROP"]
+    answers = Counter[int]()
+
+    async def ask() -> None:
+        async with httpx2.AsyncClient(base_url=stack.address, verify=False, timeout=60) as client:
+            while time.monotonic() < until:
+                answers[(await client.get("/")).status_code] += 1
+
+    async def everyone() -> None:
+        await asyncio.gather(*(ask() for _ in range(CLIENTS)))
+
+    async def block() -> None:
+        await asyncio.to_thread(run, *inside, "--insert", *rule)
+        try:
+            await asyncio.sleep(4)  # the time is what is tested
+        finally:
+            await asyncio.to_thread(run, *inside, "--delete", *rule)
+
+    async def both() -> None:
+        await asyncio.gather(everyone(), block())
+
+    until = time.monotonic() + 6
+    asyncio.run(both())
+    print(answers)
+    assert answers.keys() == {200}
+    wait_until(stack.both_slots_answer)
 
 
 def lines(stack: Stack, since: str) -> list[dict[str, object]]:
