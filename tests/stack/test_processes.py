@@ -104,15 +104,23 @@ def test_job_in_flight_is_finished(jobs: Jobs) -> None:
     assert jobs.psql(WRONG) == ""
 
 
+@pytest.fixture
+def by_hand(jobs: Jobs) -> Iterator[str]:
+    """The container of a process that somebody started by hand."""
+    jobs.compose("--profile", "by-hand", "up", "--detach", "--no-deps", "tool")
+    tool = jobs.tool()
+    assert tool
+    yield tool
+    run("docker", "rm", "--force", *jobs.tool().split(), check=False)
+
+
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("rounds", [3, pytest.param(10, marks=pytest.mark.long)])
-def test_deploys_lose_no_job(jobs: Jobs, rounds: int) -> None:
+def test_deploys_lose_no_job(jobs: Jobs, by_hand: str, rounds: int) -> None:
     """Releases under load, one of them broken: no request fails, no page breaks, each job runs once, so does each
     minute of cron, and there is one scheduler at most. What somebody started by hand stays.
     """
-    jobs.compose("--profile", "by-hand", "up", "--detach", "--no-deps", "tool")
-    mail, tool, pages, fetched = jobs.container("mail"), jobs.tool(), list[str](), 0
-    assert tool
+    mail, pages, fetched = jobs.container("mail"), list[str](), 0
     with Load(jobs.address, paths=("/", "/things")) as load, Work(jobs.address) as work:
         for number in range(rounds):
             broken = number == 1
@@ -149,8 +157,7 @@ def test_deploys_lose_no_job(jobs: Jobs, rounds: int) -> None:
     assert wrong == []
     assert jobs.psql(TOGETHER) == "0"
     assert each_once == "t", jobs.psql("SELECT due, began_at, ended_at FROM beats ORDER BY due")
-    assert (jobs.container("mail"), jobs.tool()) == (mail, tool)
-    run("docker", "rm", "--force", tool.strip())
+    assert (jobs.container("mail"), jobs.tool()) == (mail, by_hand)
 
 
 def test_rollback_takes_them_along(jobs: Jobs) -> None:
