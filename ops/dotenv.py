@@ -73,14 +73,18 @@ def replace_file(path: Path, content: str, mode: int | None = None) -> None:
     # What is no UTF-8 stays as it is, too.
     with open(private, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    to_disk(draft)
     if mode is not None or path.exists():
         os.chmod(draft, path.stat().st_mode if mode is None else mode)
     give(draft, path if path.exists() else path.parent)
     os.replace(draft, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    to_disk(path.parent)
+
+
+def to_disk(path: Path) -> None:
+    """Have the file, or the folder's names, survive a power failure."""
+    file = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(file)
     finally:
-        os.close(folder)
+        os.close(file)

@@ -57,10 +57,8 @@ def main() -> int:
     chosen, found, sizes = begin()
     os.environ["STACK_POOL_SIZE"] = str(sizes.pool_size)
     # Bound, and listening only once a worker does: until then Traefik is refused and asks the other slot.
-    listener, probes = (
-        bind("PORT", chosen.host, chosen.port),
-        bind("READINESS_PORT", chosen.host, chosen.readiness_port),
-    )
+    listener = bind("PORT", chosen.host, chosen.port)
+    probes = bind("READINESS_PORT", chosen.host, chosen.readiness_port)
     probes.listen()
     if sizes.workers > 1:
         # With one worker there is nobody to share with, and PID 1 stays small.
@@ -89,7 +87,7 @@ def work(found: find.Found, chosen: Settings, listener: socket.socket, serving: 
     """What each worker does, in its own process."""
     from . import worker
 
-    made = worker.config(worker.application(found, chosen), chosen)
+    made = worker.config(partial(worker.application, found, chosen), chosen)
     return worker.work(made, chosen.watchdog_seconds, listener, serving)
 
 

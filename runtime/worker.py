@@ -99,17 +99,13 @@ class Worker(uvicorn.Server):
             await asyncio.sleep(min(1, self.watchdog_seconds / 6))
 
 
-def application(found: find.Found, chosen: settings.Settings) -> Callable[[], ASGIApp]:
-    """What makes the app, with all that stands around it. One that can't be imported ends the worker."""
-
-    def make() -> ASGIApp:
-        app = find.load_or_exit(found)
-        invalid.bound()
-        around = BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit, chosen.worker_memory * MIB)
-        made = Headers(Health(around), chosen.content_security_policy, set(documentation(app)))
-        return believing(made, chosen)
-
-    return make
+def application(found: find.Found, chosen: settings.Settings) -> ASGIApp:
+    """The app, with all that stands around it. One that can't be imported ends the worker."""
+    app = find.load_or_exit(found)
+    invalid.bound()
+    around = BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit, chosen.worker_memory * MIB)
+    made = Headers(Health(around), chosen.content_security_policy, set(documentation(app)))
+    return believing(made, chosen)
 
 
 def config(app: Callable[[], ASGIApp], chosen: settings.Settings) -> uvicorn.Config:

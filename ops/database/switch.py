@@ -63,7 +63,8 @@ def switch(config: Config, journal: Journal, fill: Callable[[], None]) -> None:
     journal.write()
     with contextlib.ExitStack() as held:
         try:
-            maintenance.switch_on_for(config, journal.verb)
+            if not maintenance.switched():
+                maintenance.switch_on(config, [], journal.verb)
             with step("Stop the slots"):
                 compose("stop", *config.processes, *slots.SLOTS)
             create(config, journal.new)

@@ -140,18 +140,13 @@ def wait_for_certificates(config: Config, begun: str) -> None:
     kept = stored(config)
     for name in names:
         if name not in missing:
-            print(
-                lasts(name, served(name, port), renews=not kept.isdisjoint({name, name.replace("*.", "")})),
-                file=sys.stderr,
-            )
+            renews = not kept.isdisjoint({name, name.replace("*.", "")})
+            print(lasts(name, served(name, port), renews), file=sys.stderr)
     if missing:
         errors = acme_errors(missing, begun)
         reasons = [errors.get(name) or f"{name}: {problem(name, port)}" for name in missing]
-        raise Stop(
-            "\n".join(
-                ["The stack runs, but without a certificate that browsers trust. Traefik keeps trying.", *reasons]
-            )
-        )
+        first = "The stack runs, but without a certificate that browsers trust. Traefik keeps trying."
+        raise Stop("\n".join([first, *reasons]))
 
 
 def problem(name: str, port: int) -> str:

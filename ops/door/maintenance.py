@@ -101,12 +101,6 @@ def switch_off(config: Config) -> None:
         compose("rm", "--stop", "--force", "maintenance", check=False)
 
 
-def switch_on_for(config: Config, verb: str) -> None:
-    """For as long as a verb is at work, unless it is on."""
-    if not switched():
-        switch_on(config, [], verb)
-
-
 def end_of_verbs(config: Config) -> None:
     """Switch off what a verb switched on; what was switched on by hand stays."""
     found = switched()

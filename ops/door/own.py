@@ -158,26 +158,13 @@ def let_read(config: Config) -> None:
     if all(path.stat().st_gid == GROUP and path.stat().st_mode & right == right for path, right in wanted):
         return
     # In a container: only root may give a file to a group that it is not in.
-    rights = ("--user", "root", "--cap-drop", "ALL", "--cap-add", "CHOWN", "--cap-add", "FOWNER")
+    rights = ("--user", "root", "--cap-drop=ALL", "--cap-add=CHOWN", "--cap-add=FOWNER", "--cap-add=DAC_OVERRIDE")
     where = ("--network", "none", "--volume", f"{CERTIFICATES}:/certificates", "--workdir", "/certificates")
     # First the group, then what it may.
     script = f'chgrp {GROUP} . "$@" && chmod g+rx . && chmod g+r,g-w "$@"'
     image = config.services["traefik"].image
     names = [path.name for path in paths]
-    docker(
-        "run",
-        "--rm",
-        *rights,
-        "--cap-add",
-        "DAC_OVERRIDE",
-        *where,
-        "--entrypoint",
-        "sh",
-        image,
-        "-c",
-        script,
-        *("sh", *names),
-    )
+    docker("run", "--rm", *rights, *where, "--entrypoint", "sh", image, "-c", script, "sh", *names)
 
 
 def wait_for_own(config: Config, own: list[Own]) -> None:

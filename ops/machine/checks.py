@@ -42,7 +42,7 @@ def oddities() -> list[str]:
     for name in sorted(known_settings() & set(os.environ)):
         value, in_file = os.environ[name], dotenv.read(name) or ""
         if in_file != value:
-            words = f"wins over {in_file} in .env" if in_file else ".env does not: another shell's ./stack would go back"
+            words = f"wins over {in_file} in .env" if in_file else ".env does not: it ends with this shell"
             said.append(PASSWORD.sub("://…@", f"This shell sets {name}={value}, which {words}."))
     traefiks = HERE / "traefik.env"
     files = (

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Optional
 
+from ops.dotenv import to_disk
 from ops.lock import STATE
 from ops.run import HERE, Stop
 from ops.update import apply
@@ -230,8 +231,7 @@ def stage(changes: Changes, new: str) -> None:
             os.fchmod(staged.fileno(), open_to | (open_to & 0o444) >> 2 if file.mode == "100755" else open_to)
             if os.geteuid() == 0:
                 os.fchown(staged.fileno(), like.st_uid, like.st_gid)
-            staged.flush()
-            os.fsync(staged.fileno())
+        to_disk(draft / name)
     plan = {
         "old": git("rev-parse", "HEAD"),
         "new": new,
@@ -245,14 +245,6 @@ def stage(changes: Changes, new: str) -> None:
         to_disk(one)
     os.replace(draft, final)
     to_disk(STATE)
-
-
-def to_disk(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def model(path: str) -> os.stat_result:

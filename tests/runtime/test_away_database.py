@@ -20,7 +20,7 @@ PATIENCE = 0.5
 
 
 def client(patience: float) -> TestClient:
-    app = worker.application(Found("tests.runtime.shop", "app"), Settings(pool_timeout=patience))()
+    app = worker.application(Found("tests.runtime.shop", "app"), Settings(pool_timeout=patience))
     # A bug must be the 500 that a client would see, not an exception here.
     return TestClient(app, raise_server_exceptions=False)
 

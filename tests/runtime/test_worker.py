@@ -77,7 +77,7 @@ def make(name: str, text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The app of that module, with all that stands around it."""
     (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(folder))
-    return worker.application(Found(name, None), Settings(body_limit=1000))()
+    return worker.application(Found(name, None), Settings(body_limit=1000))
 
 
 def test_what_stands_around_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

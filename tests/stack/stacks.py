@@ -221,7 +221,7 @@ class Clone(Stack):
     ) -> "subprocess.CompletedProcess[str]":
         """Run `./stack` until a line has `moment`, and `then`; send it the signal; give what it said, and its end.
 
-        `again`: send it once more when it is already on the way back. `unread`: whoever read its lines has gone by then.
+        `again`: send it once more when it is already on the way back. `unread`: its reader has gone by then.
         """
         argv = [sys.executable, "stack", *arguments]
         with subprocess.Popen(

@@ -53,8 +53,9 @@ def test_connections_to_the_slots_are_kept(stack: Stack) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="drops packets in Traefik's network")
 def test_slots_that_are_hard_to_reach(stack: Stack) -> None:
-    """No connection can be made for 4 s, as where a busy engine says late where a slot is: requests wait, none fails."""
-    inside = ["nsenter", f"--net=/proc/{inspect(stack.container('traefik'))['State']['Pid']}/ns/net", "iptables", "--wait"]
+    """No connection can be made for 4 s, as where a busy engine looks a name up late: requests wait, none fails."""
+    pid = inspect(stack.container("traefik"))["State"]["Pid"]
+    inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "iptables", "--wait"]
     rule = ["OUTPUT", "--protocol", "tcp", "--syn", "--match", "multiport", "--dports", "8000,8001", "--jump", "DROP"]
     answers = Counter[int]()
 
