@@ -20,7 +20,7 @@ from ops.database.volumes import holds_database
 from ops.door import ask, maintenance
 from ops.lock import STATE
 from ops.machine.checks import configuration
-from ops.release import slots
+from ops.release import rollout, slots
 from ops.run import Stop, compose, docker, running, step, uninterrupted
 
 JOURNAL = STATE / "journal.json"
@@ -89,7 +89,7 @@ def go_on(config: Config, journal: Journal) -> None:
             for container in running(config.project, "postgres"):
                 docker("exec", "--user", "barman", container, "psql", "-XqAtc", SLOT, "postgres")
         with step("Start the slots"):
-            slots.start_app(config.project, config.processes)
+            rollout.start(config, None)
         with step("Wait for an answer"):
             ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
     except Stop:
@@ -130,7 +130,8 @@ def back_to_old_volume(config: Config, journal: Journal) -> None:
     with step("Go back to the old volume"):
         # One that is being stopped, for a job in flight, would stay so.
         compose("stop", *config.processes, check=False) if config.processes else None
-        slots.start_all(config.project, config.processes)
+        rollout.start(config, None)
+        slots.start_backup()
         ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
     maintenance.end_of_verbs(config)
     journal.end()

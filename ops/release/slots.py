@@ -141,25 +141,23 @@ def ended(found: list[Container]) -> dict[str, int]:
     return {one.id: len(said.ended) for one in found if one.service in SLOTS and (said := workers(one))}
 
 
-def start_app(project: str, processes: list[str]) -> None:
-    """Start the front door, the slots, the app's processes and all that they need, and wait. Raises Stop."""
-    for service, found in now(project).items():
-        said = workers(found) if service in SLOTS else None
+def start_app(found: dict[str, Container], processes: list[str]) -> None:
+    """Start the front door, the slots, the app's processes and all that they need; `found` as `now` has it.
+
+    Returns when Postgres is healthy and the migration has run. Raises Stop.
+    """
+    for slot in found.keys() & set(SLOTS):
+        said = workers(found[slot])
         if said and said.draining:
             # Told to stop by somebody who is gone: Compose would take it for started, and then see it end.
-            docker("stop", found.id, despite=GONE)
-    compose("up", "--detach", "--wait", "traefik", *SLOTS, *processes)
+            docker("stop", found[slot].id, despite=GONE)
+    compose("up", "--detach", "traefik", *SLOTS, *processes)
 
 
 def start_backup() -> None:
     """Start the backups; if they are not well, that holds nothing up."""
     # None where DATABASE_URL names another Postgres: compose.yaml.
     compose("up", "--detach", "--no-deps", "backup")
-
-
-def start_all(project: str, processes: list[str]) -> None:
-    start_app(project, processes)
-    start_backup()
 
 
 def keep(project: str, release: str, rolled_back: str | None = None) -> None:

@@ -167,14 +167,10 @@ def start_stack(config: Config, hooks: Hooks, serving: bool) -> tuple[str, bool,
     processes.start_accessories(config, config.accessories)
     if not serving:
         with step("Start Postgres, migrate, start the slots and Traefik"):
-            slots.start_all(config.project, config.processes)
+            rollout.start(config, {})
+            slots.start_backup()
             for name in config.files:
                 processes.run_once(config.project, name, processes.NOT_PLACED)
-            found = slots.now(config.project)
-            for slot in slots.SLOTS:
-                rollout.wait_until_ready(slot, found.get(slot), config.deploy_timeout, found.get(slot), {})
-            for name in config.processes:
-                processes.wait_until_healthy(config, name, config.deploy_timeout, {})
         return release, False, True
     if not changed.isdisjoint(slots.LEFT_ALONE):
         # One at a time: `up` stops all that changed before it starts any.
