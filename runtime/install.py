@@ -70,23 +70,6 @@ sys.path.append("{lib}")
 sys.path.insert(1, "{first}")
 import uvicorn.protocols.http.auto, uvicorn.protocols.websockets.auto
 """
-# In a process of its own, so that a configuration that can't be read is one sentence.
-REVISIONS = """
-import json, os
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-config = Config("alembic.ini" if os.path.exists("alembic.ini") else None)
-if os.path.exists("pyproject.toml") and hasattr(config, "get_alembic_option"):
-    config = Config(config.config_file_name, toml_file="pyproject.toml")
-option = getattr(config, "get_alembic_option", config.get_main_option)
-if option("script_location"):
-    script = ScriptDirectory.from_config(config)
-    above = {one.revision: one.down_revision or () for one in script.walk_revisions()}
-    graph = {name: [one] if isinstance(one, str) else list(one) for name, one in above.items()}
-    # Of several folders the first: Alembic itself wants to be told.
-    versions = (script.version_locations or [script.versions])[0]
-    print(json.dumps({"heads": sorted(script.get_heads()), "graph": graph, "versions": str(versions)}))
-"""
 
 
 def fail(words: str) -> None:
@@ -136,7 +119,7 @@ def fetch(requirements: Path, target: Path) -> None:
     argv += ["--no-compile", "--target", str(target), "--requirement", str(requirements)]
     # By a variable: a pip of Python 3.10's knows no such option.
     own = {"PYTHONPATH": "/mnt/pip", "PIP_ROOT_USER_ACTION": "ignore"}
-    done = subprocess.run(argv, env={**os.environ, **own}, capture_output=True, text=True)
+    done = subprocess.run(argv, env={**os.environ, **own}, capture_output=True, text=True, errors="replace")
     if done.returncode:
         fail(f"The stack's packages can't be installed for {sys.executable} ({sys.version.split()[0]}): {done.stderr}")
 
@@ -176,22 +159,27 @@ def choose_uvicorn() -> None:
 
 def ask(program: str) -> str:
     """What a program of this Python's prints, with the app's packages; of one that fails, a sentence ends the build."""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
-        fail(f"Uvicorn can't be imported: {done.stderr.strip().splitlines()[-1]}")
+        fail(f"Uvicorn can't be imported: {last_line(done.stderr)}")
     return done.stdout
+
+
+def last_line(said: str) -> str:
+    return "".join(said.strip().splitlines()[-1:])
 
 
 def record_revisions() -> None:
     """What the app's own Alembic knows, for `/health` and the migration: neither env.py nor a database is needed."""
     if not any(Path(name).exists() for name in ("alembic.ini", "pyproject.toml")):
         return
-    done = subprocess.run([sys.executable, "-c", REVISIONS], capture_output=True, text=True)
-    if done.returncode and "No module named 'alembic'" not in done.stderr:
-        fail(f"The app's Alembic configuration can't be read: {done.stderr.strip().splitlines()[-1]}")
-    if done.stdout.strip():
-        found = json.loads(done.stdout)
-        found["versions"] = os.path.relpath(found["versions"])
+    # Not as a file: its folder would come before the app's.
+    program = (SOURCE / "revisions.py").read_text()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", errors="replace")
+    said = last_line(done.stdout or done.stderr)
+    if done.returncode or not done.stdout:
+        fail(f"The app's Alembic configuration can't be read: {said or f'exit code {done.returncode}'}")
+    if found := json.loads(said):
         (STACK / "migrations.json").write_text(json.dumps(found))
 
 

@@ -281,6 +281,43 @@ def test_app_without_alembic(tmp_path: Path, files: dict[str, str]) -> None:
     assert record(tmp_path) == (None, "")
 
 
+NEEDS = {
+    "prints": "import os\nprint('loading', end='')\nos.write(1, b'\\xff')",
+    "no such variable": "import os\nos.environ['NOT_WHILE_BUILT']",
+    "several lines": "raise ValueError('1 error\\n  secret_key\\nsee https://example.com')",
+    "ends": "import sys\nsys.exit(2)",
+}
+
+
+@pytest.mark.parametrize("why", NEEDS)
+def test_revision_that_is_not_alone(tmp_path: Path, why: str) -> None:
+    """What it prints is no answer; one whose app lacks its settings while an image is built is read, and not run."""
+    (tmp_path / "alembic.ini").write_text(INI)
+    write(tmp_path, ("a", None), ("b", "a"), ("c", ("a", "b")))
+    typed = f"{NEEDS[why]}\nrevision: str = 'd'\ndown_revision: str | None = 'c'\n"
+    (tmp_path / "migrations/versions/d.py").write_text(typed)
+    graph = {"a": [], "b": ["a"], "c": ["a", "b"], "d": ["c"]}
+    assert record(tmp_path) == ({"heads": ["d"], "graph": graph, "versions": "migrations/versions"}, "")
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["revision = str('b')\ndown_revision = 'a'", "revision = 'b'\ndown_revision = 'missing'", "revision = 'b'", "("],
+    ids=["computed", "parent is not there", "no parent", "no Python"],
+)
+def test_revision_that_can_neither_be_run_nor_read(tmp_path: Path, named: str) -> None:
+    """The build ends with the whole error, in one line."""
+    (tmp_path / "alembic.ini").write_text(INI)
+    write(tmp_path, ("a", None))
+    (tmp_path / "migrations/versions/b.py").write_text(f"{NEEDS['several lines']}\n{named}\n")
+    found, said = record(tmp_path)
+    assert found is None
+    assert said.startswith("The app's Alembic configuration can't be read: ")
+    expected = "b.py" if named == "(" else "ValueError: 1 error secret_key see https://example.com"
+    assert expected in said
+    assert said.count("\n") == 1
+
+
 def test_configuration_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     """The build ends with what Alembic says of it."""
     (tmp_path / "alembic.ini").write_text(INI)
