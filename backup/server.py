@@ -76,7 +76,7 @@ def configure(days: int) -> None:
 def run(*argv: str, **options: Any) -> str:
     """Run argv and return what it printed. Raises Failure with the end of what it said when it fails."""
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, **({"input": ""} | options))
+        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", **({"input": ""} | options))
     except subprocess.TimeoutExpired:
         raise Failure(f"{argv[0]} did not answer within {options['timeout']} s.") from None
     if done.returncode:

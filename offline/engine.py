@@ -33,7 +33,8 @@ MINIMUM_COMPOSE = (2, 30)
 
 def run(*argv: str, **options: Any) -> str:
     """Run argv; a failure carries what it printed, because apt explains itself on standard output."""
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(argv, text=True, errors="replace", **pipes, **options)
     if done.returncode:
         raise OSError(f"`{' '.join(argv[:4])} …` failed:\n{done.stdout[-2000:]}")
     return str(done.stdout)
@@ -146,6 +147,6 @@ def start(seconds: int = 60) -> None:
     deadline = time.monotonic() + seconds
     while subprocess.run(["docker", "info"], capture_output=True).returncode:
         if time.monotonic() > deadline:
-            log_end = LOG.read_text()[-1500:] if LOG.exists() else "see `journalctl -u docker`"
+            log_end = LOG.read_text(errors="replace")[-1500:] if LOG.exists() else "see `journalctl -u docker`"
             raise OSError(f"dockerd did not answer within {seconds} s: {log_end}")
         time.sleep(0.3)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ops import dotenv
-from ops.run import HERE, Stop, compose
+from ops.run import HERE, Stop, compose, last_line
 
 NUMBER = r"[1-9]\d{0,8}"
 # What a setting may be that no program in a container refuses, and that in words; traefik/settings has Traefik's.
@@ -260,7 +260,7 @@ def load() -> Config:
     """Read it, and pass on what Compose warns of. Raises Stop with 2 when a setting is wrong."""
     done = config_now()
     if done.returncode:
-        raise Stop(f"A setting is wrong: {done.stderr.strip().splitlines()[-1]}", 2)
+        raise Stop(f"A setting is wrong: {last_line(done.stderr)}", 2)
     # Of a `$` in a value, for one.
     print(done.stderr, end="", file=sys.stderr)
     return parse(done.stdout)

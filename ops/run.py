@@ -43,6 +43,11 @@ class Stop(Exception):
         self.code = code
 
 
+def last_line(said: str) -> str:
+    """The reason, of what a program said that failed; one that was killed said nothing."""
+    return (said.strip().splitlines() or ["it said nothing."])[-1]
+
+
 @contextlib.contextmanager
 def step(title: str) -> Iterator[None]:
     """One `==>` line with the seconds that the step took; every ten seconds a sign of life."""

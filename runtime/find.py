@@ -78,6 +78,10 @@ def load_or_exit(found: Found) -> Any:
     except Wrong as wrong:
         lines.say(str(wrong), logging.ERROR)
         sys.exit(2)
+    except SystemExit as end:
+        # With 0, 2 or any other: it means none of ours.
+        lines.say(f"The app's import ended the process: sys.exit({end.code!r}).", logging.ERROR)
+        sys.exit(1)
     except Exception as error:
         sys.excepthook(type(error), error, error.__traceback__)
         hints.say(str(error))

@@ -1,5 +1,6 @@
 """The command of a slot, PID 1 there: checks the settings, finds the app, and becomes the workers' supervisor."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -112,6 +113,8 @@ def check() -> int:
     _, found, _ = begin()
     if "--database" in sys.argv:
         ask_database()
-    find.load_or_exit(found)
+    # What the app says there may be why it can't go on.
+    with contextlib.redirect_stdout(sys.stderr):
+        find.load_or_exit(found)
     lines.say(f"The app is {found.module}.")
     return 0

@@ -15,7 +15,7 @@ from ops.machine.install import ensure_docker
 from ops.machine.throwaway import throwaway
 from ops.release.app import choose_dockerfile
 from ops.release.releases import app_folder, git_says
-from ops.run import HERE, ONE_SHOT, Stop, docker, step
+from ops.run import HERE, ONE_SHOT, Stop, docker, last_line, step
 
 # What a test may do that the app may not: write beside the code, load packages, take memory, make databases. Root in
 # the container gives the folders away, for which it needs the capabilities; the tests themselves have none.
@@ -113,9 +113,9 @@ def copy(archive: Path, container: str, python: str, folder: str) -> None:
             tar.add(app / name, name, recursive=False)
     unpack = ("docker", "exec", "--interactive", "--user", OWNER, container, python, "-c", UNPACK, folder)
     with archive.open("rb") as file:
-        done = subprocess.run(unpack, stdin=file, capture_output=True, text=True)
+        done = subprocess.run(unpack, stdin=file, capture_output=True, text=True, errors="replace")
     if done.returncode:
-        raise Stop(f"Your files can't be put into {folder} of the image: {done.stderr.strip().splitlines()[-1]}")
+        raise Stop(f"Your files can't be put into {folder} of the image: {last_line(done.stderr)}")
 
 
 def listed(folder: Path) -> list[str]:

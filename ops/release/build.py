@@ -140,15 +140,17 @@ def check_settings(config: Config, release: str, service: str = "app-1", command
     was_run = command[:1] != CHECK or BEGUN in done.stdout or FOUND in done.stderr
     if not was_run and (before := entrypoint(releases.image_name(config.project, release))):
         raise Stop("\n".join([f"The image's ENTRYPOINT, {before}, {NOT_RUN}", *said]), 2)
+    # A program may end without a word, or have said it elsewhere.
+    evidence = said or [*done.stdout.splitlines()[-20:], f"It ended with exit code {done.returncode}."]
     if late:
         raise Stop("\n".join([f"The app's import did not end within DEPLOY_TIMEOUT={seconds:g} s:", *said]))
     if done.returncode == 2:
-        raise Stop(said[-1], 2)
+        raise Stop("\n".join(said[-1:] or evidence), 2)
     if done.returncode and service == "backup":
         # Its program has not been reached.
-        raise Stop("\n".join(["BACKUP_S3_KEYS or BACKUP_NETWORK is wrong:", *said]), 2)
+        raise Stop("\n".join(["BACKUP_S3_KEYS or BACKUP_NETWORK is wrong:", *evidence]), 2)
     if done.returncode:
-        raise Stop("\n".join(["The app can't be started:", *said]))
+        raise Stop("\n".join(["The app can't be started:", *evidence]))
 
 
 def plain(lines: list[str]) -> list[str]:

@@ -70,10 +70,18 @@ def test_app_that_cannot_be_imported(tmp_path: Path) -> None:
     assert done.stderr.endswith("RuntimeError: as planned\n")
 
 
+@pytest.mark.parametrize("code", [0, 2, "'no key'"])
+def test_app_that_ends_the_process(tmp_path: Path, code: int | str) -> None:
+    """Whatever its code, the check fails, with what the app said before."""
+    done = run("check", tmp_path, f"import sys\nprint('SECRET_KEY missing')\nsys.exit({code})")
+    assert done.returncode == 1
+    assert done.stderr == f"SECRET_KEY missing\nThe app's import ended the process: sys.exit({code}).\n"
+
+
 def test_app_has_its_environment_when_it_is_checked(tmp_path: Path) -> None:
     """One that reads DATABASE_URL at import is no exception."""
     done = run("check", tmp_path, f"{APP}import os\nprint(os.environ['DATABASE_URL'], os.environ['PGUSER'])")
-    assert done.stdout.splitlines()[1] == "postgresql://app@localhost/app?host=/var/run/postgresql app"
+    assert done.stderr.splitlines()[0] == "postgresql://app@localhost/app?host=/var/run/postgresql app"
 
 
 def test_entrypoint_that_is_in_the_way(tmp_path: Path) -> None:

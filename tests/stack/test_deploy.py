@@ -124,6 +124,12 @@ def upgrade():
 """
 BROKEN = {
     "import": (CRASH, {}, "RuntimeError: as planned"),
+    # Without a word where words are looked for, and with the code of a wrong setting.
+    "end": (
+        {"app__extra.py": "import os\nos.write(1, b'no key\\n')\nos._exit(2)\n"},
+        {},
+        "no key\nIt ended with exit code 2.\nNothing was replaced.",
+    ),
     "setting": ({}, {"WORKERS": "many"}, "WORKERS=many is wrong"),
     "size": ({}, {"WORKERS": "9"}, "9 x WORKER_MEMORY=150 MiB"),
     "migration": (
@@ -155,6 +161,7 @@ BROKEN = {
     "kind",
     [
         "import",
+        "end",
         "setting",
         "size",
         "migration",
@@ -175,7 +182,7 @@ def test_broken_release(repository: Repository, load: Load, kind: str) -> None:
         done = repository.stack("deploy", **settings)
     finally:
         repository.checkout(repository.first)
-    assert done.returncode == (2 if kind in ("setting", "size") else 1), done.stderr
+    assert done.returncode == (2 if kind in ("end", "setting", "size") else 1), done.stderr
     assert evidence in done.stderr
     # A setting is refused before anything is begun.
     assert kind == "setting" or f"Serving now: app-1 ({serving}), app-2 ({serving})." in done.stderr
