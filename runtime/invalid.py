@@ -6,10 +6,13 @@ as it is. The app's own handler, if it has one, is told the same.
 """
 
 import sys
+from functools import wraps
 from typing import Any
 
 # Errors in one answer: more than anybody mends at once.
 MOST_ERRORS = 100
+# Errors that FastAPI may make: each takes 970 bytes and 25 µs before one is left out here. Of more there is the number.
+MOST_MADE = 1_000
 # What the input in an error may have, in all its parts: values, and characters. Nesting counts as values do.
 MOST_VALUES = 1_000
 MOST_CHARACTERS = 10_000
@@ -21,6 +24,29 @@ def bound() -> None:
         kind = exceptions.RequestValidationError
         all_errors = kind.errors
         kind.errors = lambda error: bounded(all_errors(error))
+    # Of pydantic 1 there is none.
+    if adapter := getattr(sys.modules.get("pydantic"), "TypeAdapter", None):
+        adapter.validate_python = counting(adapter.validate_python)
+
+
+def counting(validate: Any) -> Any:
+    """Pydantic's own, whose error has no more than the number where there are too many."""
+    core: Any = sys.modules["pydantic_core"]
+
+    @wraps(validate)
+    def counted(*given: Any, **named: Any) -> Any:
+        try:
+            return validate(*given, **named)
+        except core.ValidationError as error:
+            title, number = error.title, error.error_count()
+            # So FastAPI calls it. What the app itself does with pydantic is as it was.
+            if number <= MOST_MADE or not named.get("from_attributes"):
+                raise
+        # Not from within, where it would keep all of the other.
+        said = core.PydanticCustomError("too_many_errors", f"{number} errors: too many to say them.")
+        raise core.ValidationError.from_exception_data(title, [{"type": said, "loc": (), "input": None}])
+
+    return counted
 
 
 def bounded(errors: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tracemalloc
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError, ValidationException
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.middleware.gzip import GZipMiddleware
 
 from runtime import invalid
@@ -21,6 +22,7 @@ from tests.runtime.asgi import Answer, ask
 def bound(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """FastAPI's own way until this is called, which holds for the test."""
     monkeypatch.setattr(RequestValidationError, "errors", ValidationException.errors)
+    monkeypatch.setattr(TypeAdapter, "validate_python", TypeAdapter.validate_python)
     return invalid.bound
 
 
@@ -100,6 +102,31 @@ def test_many_errors_are_the_first_and_their_number(bound: Callable[[], None]) -
     found = detail(post(app(), "/items", body))
     assert found[:-1] == plain[: invalid.MOST_ERRORS]
     assert found[-1]["msg"] == "1000 errors; these are the first 100."
+
+
+def test_more_errors_than_are_made(bound: Callable[[], None]) -> None:
+    """Of a small body's many errors FastAPI makes one, with their number; of as many as that it makes all."""
+    bound()
+    tracemalloc.start()
+    try:
+        answer = post(app(), "/items", b"[" + b"{}," * 21_000 + b"{}]")
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    found = {"type": "too_many_errors", "loc": ["body"], "msg": "21001 errors: too many to say them.", "input": None}
+    assert detail(answer) == [found]
+    # The objects that the JSON became, and the errors of pydantic's own: not FastAPI's, of 970 bytes each.
+    assert most < 21_001 * 600
+    all_made = detail(post(app(), "/items", b"[" + b"{}," * (invalid.MOST_MADE - 1) + b"{}]"))
+    assert len(all_made) == invalid.MOST_ERRORS + 1
+
+
+def test_apps_own_use_of_pydantic_is_as_it_was(bound: Callable[[], None]) -> None:
+    """Who validates a million rows is told what is wrong with each."""
+    bound()
+    with pytest.raises(ValidationError) as error:
+        TypeAdapter(list[Item]).validate_python([{}] * 2_000)
+    assert len(error.value.errors()) == 2_000
 
 
 def test_length_that_the_route_says_costs_nothing() -> None:
