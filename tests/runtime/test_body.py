@@ -17,6 +17,7 @@ LIMIT = 100
 LARGE = 1_000_000
 # For 10 values of JSON.
 MEMORY = 10 * VALUE * PART
+ELEVEN = "[1,2,3,4,5,6,7,8,9,10,11]"
 # In a process that has no Starlette.
 BARE = """
 import sys
@@ -37,10 +38,10 @@ async def reading(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def upload(
-    limit: BodyLimit, chunks: list[bytes], length: str | None = None, kind: str = "text/plain", client: str = "::1"
+    limit: BodyLimit, chunks: list[bytes], length: str | None = None, kinds: tuple[str, ...] = (), client: str = "::1"
 ) -> Answer:
     headers = [("content-length", length)] if length else [("transfer-encoding", "chunked")] * bool(chunks)
-    return ask(limit, "POST", "/", chunks, [*headers, ("content-type", kind)], client)
+    return ask(limit, "POST", "/", chunks, [*headers, *(("content-type", kind) for kind in kinds)], client)
 
 
 @pytest.mark.parametrize(
@@ -101,19 +102,54 @@ def test_one_client_has_its_share(address: str, status: int) -> None:
     ("body", "kind", "status"),
     [
         (b"[1,2,3,4,5,6,7,8,9]", "application/json", 200),
-        (b"[1,2,3,4,5,6,7,8,9,10,11]", "application/json", 413),
-        (b"[{},{},{},{},{},{}]", "application/vnd.api+json; charset=utf-8", 413),
+        (ELEVEN.encode(), "application/json", 413),
+        (b"[{}]", "application/vnd.api+json; charset=utf-8", 200),
+        (b"[{},{}]", "application/vnd.api+json; charset=utf-8", 413),
         (b"[[[[[[[[[[[1]]]]]]]]]]]", "application/json", 413),
         (b"1,2,3,4,5,6,7,8,9,10,11,12", "text/csv", 200),
+        (b"a=1&" * 10, "application/x-www-form-urlencoded", 200),
+        (b"a=1&" * 11, "Application/X-WWW-Form-UrlEncoded", 413),
+        (b"a=1&" * 11, "text/plain", 200),
     ],
 )
 def test_values_of_json(body: bytes, kind: str, status: int) -> None:
-    """JSON that would take more than its part of a worker's memory is refused while it arrives."""
+    """JSON that would take more than its part of a worker's memory is refused while it arrives, and so is a form."""
     halves = [body[:5], body[5:]]
-    found = upload(BodyLimit(reading, LIMIT, MEMORY), halves, kind=kind)
+    found = upload(BodyLimit(reading, LIMIT, MEMORY), halves, kinds=(kind,))
     assert found.status == status
     if status == 413:
-        assert json.loads(found.body) == {"detail": "A request's JSON may have 10 values."}
+        said = "A request's JSON or form may have 10 values. An object counts as 8."
+        assert json.loads(found.body) == {"detail": said}
+
+
+@pytest.mark.parametrize(
+    "kinds", [(), ("text/plain",), ("application/octet-stream",), ("application/json", "x"), ("x", "application/json")]
+)
+def test_json_whatever_it_is_called(kinds: tuple[str, ...]) -> None:
+    """Apps read it with any Content-Type, and of two headers the first or the last."""
+    assert upload(BodyLimit(reading, LIMIT, MEMORY), [ELEVEN.encode()], kinds=kinds).status == 413
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-16-le", "utf-32", "utf-32-be"])
+def test_json_as_python_reads_it(encoding: str) -> None:
+    """Behind blanks, and in whatever encoding."""
+    body = f" \r\n\t{ELEVEN}".encode(encoding)
+    assert json.loads(body) == list(range(1, 12))
+    assert upload(BodyLimit(reading, 1000, MEMORY), [body[:3], body[3:]]).status == 413
+
+
+def test_values_of_all_requests_together(busy: BodyLimit) -> None:
+    """What counts of a body is the larger part: half of the values is as much as half of the bytes."""
+    busy.held, busy.values = HELD * LARGE - LARGE // 2, 1000
+    before = busy.held
+    assert upload(busy, [b"[" + b"1," * 498 + b"1]"]).status == 200
+    assert upload(busy, [b"[" + b"1," * 501 + b"1]"]).status == 503
+    assert upload(busy, [b"[" + b"1," * 501 + b"1]"], client="203.0.113.5").status == 503
+    assert busy.held == before
+    busy.held = 10 * HELD * LARGE
+    assert upload(busy, [b"[" + b"1," * 60 + b"1]"]).status == 200
+    busy.held, busy.of["203.0.113.5"] = 0, int(SHARE * LARGE) - LARGE // 2
+    assert upload(busy, [b"[" + b"1," * 501 + b"1]"], client="203.0.113.5").status == 503
 
 
 def test_app_answers_in_its_own_way() -> None:
