@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ops import dotenv
 from ops.config import Config
-from ops.database.volumes import MOUNTED, DataVolume, in_volume, volume_table, volumes
+from ops.database.volumes import MOUNTED, DataVolume, holds_database, in_volume, volume_table, volumes
 from ops.machine.checks import PROJECT, folder_of_containers
-from ops.run import HERE, Stop, docker, running
+from ops.run import HERE, Stop, docker, inspect, running
 
 # The folder whose stack wrote into the volume, by its path on the host; in the volume, because it outlives containers.
 RECORD = ".folder"
@@ -20,10 +20,18 @@ def check_volume(config: Config) -> None:
 
     The images are built by now. Says so when a stack that has served begins with an empty database.
     """
-    if running(config.project, "postgres"):
+    if in_use(config):
         return
     name, image = config.volumes["postgres-data"], config.services["postgres"].image
     found = volumes()
+    named = dotenv.chosen("POSTGRES_VOLUME") == name or running(config.project, "postgres")
+    if named and not holds_database(name, image):
+        raise Stop(
+            f"POSTGRES_VOLUME is wrong: the volume {name} holds no database. What there is:\n{volume_table(found)}\n"
+            "Set it to one of these. `./stack restore --to latest` makes one from the backups. To begin with an empty "
+            "database stop Postgres, and remove the line.",
+            2,
+        )
     if name in found:
         folder = recorded(name, image)
         if folder and not folder.samefile(HERE):
@@ -33,13 +41,6 @@ def check_volume(config: Config) -> None:
                 2,
             )
         return
-    if dotenv.read("POSTGRES_VOLUME") == name:
-        raise Stop(
-            f"POSTGRES_VOLUME={name} in .env is a volume that isn't there. What there is:\n{volume_table(found)}\n"
-            "Set it to one of these. `./stack restore --to latest` makes one from the backups. To begin with an empty "
-            "database remove the line.",
-            2,
-        )
     if dotenv.chosen(PROJECT):
         if dotenv.read("RELEASE"):
             print(f"The volume {name} isn't there any more: this begins with an empty database.", file=sys.stderr)
@@ -52,6 +53,12 @@ def check_volume(config: Config) -> None:
             f"in .env to what stands before its `_`. For a new, empty one: {PROJECT}={config.project}.",
             2,
         )
+
+
+def in_use(config: Config) -> bool:
+    """Whether Postgres runs, on the volume that Compose would start it on: one of a mistyped name would be empty."""
+    mounts = (mount for one in inspect(*running(config.project, "postgres")) for mount in one["Mounts"])
+    return any(mount.get("Name") == config.volumes["postgres-data"] for mount in mounts)
 
 
 def nobodys(volume: str, facts: DataVolume, image: str) -> bool:

@@ -113,7 +113,7 @@ def wait_for_answer(config: Config, untouched: bool) -> None:
 def refuse_empty(config: Config) -> None:
     """Raises Stop with 2 when this would begin with an empty database where there are backups of one."""
     name, volume = config.volumes["postgres-data"], config.volumes["backup"]
-    if running(config.project, "postgres"):
+    if owner.in_use(config):
         return
     if holds_database(name, config.services["postgres"].image):
         if not releases.current():

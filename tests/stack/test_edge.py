@@ -1,4 +1,4 @@
-"""Changes of the front door's network and ports on a stack that serves, and on one that such a change has broken."""
+"""Changes of network, ports and volume on a stack that serves, and on one that such a change has broken."""
 
 import json
 import socket
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.stack.backups import stored
 from tests.stack.stacks import Clone, inspect, run
 
 # A change that only the engine can refuse, when what served is gone already.
@@ -21,6 +22,11 @@ def edge_of(clone: Clone) -> tuple[list[str], bool]:
     """The addresses of the clients' network, and whether it has IPv6."""
     [found] = json.loads(run("docker", "network", "inspect", f"{clone.project}_edge"))
     return [one["Subnet"] for one in found["IPAM"]["Config"]], found["EnableIPv6"]
+
+
+def labels(clone: Clone) -> list[str]:
+    """As Compose marks a data volume of the project."""
+    return [f"--label=com.docker.compose.{what}" for what in (f"project={clone.project}", "volume=postgres-data")]
 
 
 @pytest.fixture
@@ -52,6 +58,23 @@ def test_wrong_settings_touch_nothing(serving: Clone, taken: str) -> None:
             assert sentence in done.stderr
     assert serving.container("traefik") == before
     assert answers(serving)
+
+
+def test_volume_that_holds_no_database(serving: Clone) -> None:
+    """Not there, or empty as plain Compose would make it: Postgres goes on with what it has, and so does the app."""
+    before, name = serving.container("postgres"), f"{serving.project}_mistyped"
+    with serving.client() as client:
+        kept = client.post("/notes", json={"text": "kept"}).json()["id"]
+        for _ in range(2):
+            done = serving.stack("up", POSTGRES_VOLUME=name)
+            assert done.returncode == 2
+            assert f"POSTGRES_VOLUME is wrong: the volume {name} holds no database. What there is:" in done.stderr
+            assert f"\n  {serving.project}_postgres-data  " in done.stderr
+            assert serving.container("postgres") == before
+            assert kept in stored(serving)
+            run("docker", "volume", "create", *labels(serving), name)
+    run("docker", "volume", "rm", name)
+    assert serving.stack("up").returncode == 0
 
 
 def test_change_that_fails_is_gone_back_from(serving: Clone) -> None:
