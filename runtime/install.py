@@ -11,11 +11,13 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+from importlib.util import cache_from_source
 from pathlib import Path
 
 SOURCE = Path(__file__).parent
@@ -99,18 +101,24 @@ def install(name: str) -> None:
 def compile_library(library: Path) -> None:
     """Compile the standard library, which the official images have as source alone: every start would do it again.
 
-    Kept in the build's cache as well, where only what is new is compiled.
+    What is compiled stays: a `RUN pip install` leaves what it imported. Kept in the build's cache as well, where only
+    what is new is compiled.
     """
-    if any(library.glob("__pycache__/*.pyc")):
+    missing = {}
+    for path in library.rglob("*.py"):
+        compiled = Path(cache_from_source(path))
+        if not compiled.exists() and not re.search(NEEDLESS, str(path)):
+            missing[path] = compiled
+    if not missing:
         return
     kept = CACHE / f"library-{hashlib.sha256(sys.version.encode()).hexdigest()[:16]}"
     argv = [sys.executable, "-m", "compileall", "-qq", "-x", NEEDLESS, str(library)]
-    # A file that can't be compiled is none that a server needs.
     subprocess.run(argv, env={**os.environ, "PYTHONPYCACHEPREFIX": str(kept)})
-    for file in (kept / library.relative_to("/")).rglob("*.pyc"):
-        folder = Path("/", file.relative_to(kept)).parent / "__pycache__"
-        folder.mkdir(exist_ok=True)
-        shutil.copyfile(file, folder / file.name)
+    for path, compiled in missing.items():
+        # A file that can't be compiled is none that a server needs.
+        if (made := kept / path.parent.relative_to("/") / compiled.name).exists():
+            compiled.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(made, compiled)
 
 
 def fetch(requirements: Path, target: Path) -> None:
