@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from ops.config import Config
@@ -10,8 +11,8 @@ from ops.run import Stop, docker, inspect, running
 
 # The services whose images are of it.
 SERVICES = ("postgres", "backup")
-# The tag under which an upgrade keeps what they run. By its id alone containerd's image store forgets an image as soon
-# as a build takes its name.
+# The tag under which an upgrade, and a `./stack up` that builds, keep what runs. By its id alone containerd's image
+# store forgets an image as soon as a build takes its name.
 WAY_BACK = "before-upgrade"
 
 
@@ -45,18 +46,17 @@ def refuse_another(config: Config) -> None:
         )
 
 
-def keep_images(config: Config) -> dict[str, str]:
-    """Tag the images that the services run; return the tags by the names that Compose starts them by. Raises Stop."""
+def keep_images(config: Config, services: Iterable[str]) -> dict[str, str]:
+    """Tag the images that the services run; return the tags by the names that Compose starts them by.
+
+    Nothing for one that doesn't run, or whose image is not there any more.
+    """
     found = {}
-    for service in SERVICES:
+    for service in services:
         for container in inspect(*running(config.project, service)):
             kept = f"{config.project}-{service}:{WAY_BACK}"
-            if docker("tag", container["Image"], kept, check=False).returncode:
-                raise Stop(
-                    f"The image that {service} runs is not there any more, so that there would be no way back. "
-                    "`./stack up` with POSTGRES_IMAGE as it was builds it again."
-                )
-            found[config.services[service].image] = kept
+            if not docker("tag", container["Image"], kept, check=False).returncode:
+                found[config.services[service].image] = kept
     return found
 
 

@@ -15,7 +15,7 @@ from ops.machine.images import base_images
 from ops.machine.install import ensure_docker
 from ops.release import revisions, slots
 from ops.release.app import choose_dockerfile
-from ops.release.build import build_all
+from ops.release.build import build_all, is_built
 from ops.run import ONE_SHOT, compose, compose_json, confirm, run_with, running, step
 from ops.words import size
 
@@ -32,7 +32,7 @@ def restore(to: str, yes: bool, bucket: bool = False) -> None:
         config = settle(config, again=True)
         major.refuse_another(config)
         with step("Build the images"):
-            release = build_all(config.project)
+            release = build_all(config.project, is_built())
         new = f"{config.project}_postgres-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
         # Before the first `compose run`, which makes all of the project's volumes.
         journal = begin(config, "restore", new)

@@ -27,9 +27,12 @@ def upgrade(yes: bool) -> None:
     base_images(config)
     with lock("upgrade-postgres"):
         config = settle(config)
-        before = keep_images(config)
+        before = keep_images(config, SERVICES)
         if len(before) < len(SERVICES):
-            raise Stop("Postgres and its backups must run to be upgraded: ./stack up, with POSTGRES_IMAGE as it was.")
+            raise Stop(
+                "Postgres and its backups must run to be upgraded, and the images that they run must still be there: "
+                "./stack up, with POSTGRES_IMAGE as it was."
+            )
         try:
             with step("Build the images"):
                 # Not Traefik's, which would start anew for it.

@@ -36,10 +36,11 @@ def forget_stuck(project: str) -> None:
         compose("rm", "--stop", "--force", "traefik")
 
 
-def go_back(project: str, served: Path) -> None:
-    """Have Traefik as it was when `served`, what Compose resolved then, was written: what served goes on."""
-    if served.exists():
-        with step("Go back to the front door that served"):
+def go_back(project: str, served: Path, *services: str) -> None:
+    """Have these as they were when `served`, what Compose resolved then, was written: what served goes on."""
+    known = json.loads(served.read_bytes())["services"] if served.exists() else {}
+    if back := [name for name in services if known.get(name, {"scale": 0}).get("scale", 1)]:
+        with step(f"Go back to {', '.join(back)} as before"):
             forget_stuck(project)
             before = ("--project-directory", str(HERE), "--file", str(served))
-            compose(*before, "up", "--detach", "--wait", "--no-deps", "traefik", check=False)
+            compose(*before, "up", "--detach", "--wait", "--no-deps", *back, check=False)

@@ -16,7 +16,7 @@ from ops.machine.images import chosen_bases
 from ops.release import processes, releases, slots
 from ops.run import PROGRESS, Stop, compose, docker, running
 
-# What the images of the stack's own services were made of, the last time that they were built.
+# What the images of the stack's own services are made of that were last put into service.
 BUILT = STATE / "built"
 CHECK = ("/opt/stack/bin/check",)
 # What it says first, and last: runtime/serve.py.
@@ -58,13 +58,20 @@ def build_release(project: str, *options: str) -> str:
     return release
 
 
-def build_all(project: str) -> str:
-    """Build every image, the app's of this checkout where no release serves; return the release. Raises Stop."""
-    if not is_built():
+def build_all(project: str, built: bool) -> str:
+    """Build every image, unless `built`, and the app's of this checkout where no release serves; return the release.
+
+    Raises Stop.
+    """
+    if not built:
         build(*built_here(parse(resolved())))
-        if made := made_of():
-            dotenv.replace_file(BUILT, made)
     return release_to_serve(project)
+
+
+def remember_built() -> None:
+    """Write down what those images were made of: they serve, and need not be built again."""
+    if made := made_of():
+        dotenv.replace_file(BUILT, made)
 
 
 def release_to_serve(project: str) -> str:

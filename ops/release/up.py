@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 
 from ops import dotenv
-from ops.config import Config
+from ops.config import OF_THE_STACK, Config
 from ops.database import major, owner
 from ops.database.backup import state_of_backups
 from ops.database.switch import settle
@@ -22,9 +24,17 @@ from ops.machine.install import ensure_docker
 from ops.machine.plan import check_sizes
 from ops.release import cron, processes, releases, rollout, slots
 from ops.release.app import choose_dockerfile
-from ops.release.build import build_all, check_release, check_settings, is_built, migrate
+from ops.release.build import (
+    build_all,
+    built_here,
+    check_release,
+    check_settings,
+    is_built,
+    migrate,
+    remember_built,
+)
 from ops.release.hooks import BEFORE, Hooks
-from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, running, step
+from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, running, step, uninterrupted
 
 
 def up() -> None:
@@ -137,58 +147,84 @@ def refuse_empty(config: Config) -> None:
             )
 
 
+@contextlib.contextmanager
+def way_back(config: Config, built: bool) -> Iterator[list[str]]:
+    """Put back what a failure within has changed: the images that ran, and the services that are named to the list.
+
+    `built`: whether those images are what this checkout makes.
+    """
+    kept = {} if built else major.keep_images(config, built_here(config))
+    touched: list[str] = []
+    try:
+        yield touched
+    except BaseException:
+        with uninterrupted():
+            if touched:
+                # Of what is about to be replaced.
+                slots.show_evidence(config.project, *touched)
+            major.put_back(kept)
+            go_back(config.project, slots.SNAPSHOT, *touched)
+        raise
+    else:
+        if not built:
+            remember_built()
+    finally:
+        major.forget_images(kept)
+
+
 def start_stack(config: Config, hooks: Hooks, serving: bool) -> tuple[str, bool, bool]:
     """Start what isn't running; return the release, whether all was as it should be, and whether it migrated.
 
     Raises Stop.
     """
     major.refuse_another(config)
-    with step("Build the images"):
-        release = hooks.release = build_all(config.project)
-    own = dotenv.own_postgres()
-    changed = slots.changed(config, release) if serving else {*slots.SLOTS, *slots.LEFT_ALONE}
-    if changed and own:
-        # Before the first `compose run`, which makes all of the project's volumes.
-        owner.check_volume(config)
-    with step("Check the settings"):
-        if changed:
-            check_release(config, release)
+    built = is_built()
+    with way_back(config, built) as touched:
+        with step("Build the images"):
+            release = hooks.release = build_all(config.project, built)
+        own = dotenv.own_postgres()
+        changed = slots.changed(config, release) if serving else {*slots.SLOTS, *slots.LEFT_ALONE}
         if changed and own:
-            check_settings(config, release, "backup", ("settings",))
-        check_store(config)
-        let_read(config)
-    if "traefik" in changed:
-        forget_stuck(config.project)
-    if own and not changed.isdisjoint(slots.LEFT_ALONE):
-        refuse_empty(config)
-    migrates = not serving or not changed.isdisjoint(slots.SLOTS)
-    if migrates:
-        hooks.run(BEFORE)
-    processes.start_accessories(config, config.accessories)
-    if not serving:
-        with step("Start Postgres, migrate, start the slots and Traefik"):
-            rollout.start(config, {})
-            slots.start_backup()
-            for name in config.files:
-                processes.run_once(config.project, name, processes.NOT_PLACED)
-        return release, False, True
-    if not changed.isdisjoint(slots.LEFT_ALONE):
-        # One at a time: `up` stops all that changed before it starts any.
-        # Traefik may be about to ask for them.
-        processes.bring_files(config)
-        with step("Update Postgres, its backups and Traefik" if own else "Update Traefik"):
-            try:
-                # A Postgres that the slots still use stays until they have another: slots.keep.
-                compose("up", "--detach", "--wait", "--no-deps", "traefik", *(["postgres"] if own else []))
-            except Stop:
-                go_back(config.project, slots.SNAPSHOT)
-                raise
-            if own:
+            # Before the first `compose run`, which makes all of the project's volumes.
+            owner.check_volume(config)
+        with step("Check the settings"):
+            if changed:
+                check_release(config, release)
+            if changed and own:
+                check_settings(config, release, "backup", ("settings",))
+            check_store(config)
+            let_read(config)
+        if "traefik" in changed:
+            forget_stuck(config.project)
+        if own and not changed.isdisjoint(slots.LEFT_ALONE):
+            refuse_empty(config)
+        migrates = not serving or not changed.isdisjoint(slots.SLOTS)
+        if migrates:
+            hooks.run(BEFORE)
+        touched += [name for name in config.accessories if serving and name in OF_THE_STACK]
+        processes.start_accessories(config, config.accessories)
+        if not serving:
+            with step("Start Postgres, migrate, start the slots and Traefik"):
+                rollout.start(config, {})
                 slots.start_backup()
-    for postgres in running(config.project, "postgres"):
-        # What an app that was broken into may have set for itself.
-        docker("exec", postgres, "rights")
-    answer = rollout.answered(config, "the app did not answer", {})
+                for name in config.files:
+                    processes.run_once(config.project, name, processes.NOT_PLACED)
+            return release, False, True
+        if not changed.isdisjoint(slots.LEFT_ALONE):
+            # One at a time: `up` stops all that changed before it starts any.
+            # Traefik may be about to ask for them.
+            processes.bring_files(config)
+            front = ["traefik", *(["postgres"] if own else [])]
+            touched += front
+            with step("Update Postgres, its backups and Traefik" if own else "Update Traefik"):
+                # A Postgres that the slots still use stays until they have another: slots.keep.
+                compose("up", "--detach", "--wait", "--no-deps", *front)
+                if own:
+                    slots.start_backup()
+        for postgres in running(config.project, "postgres"):
+            # What an app that was broken into may have set for itself.
+            docker("exec", postgres, "rights")
+        answer = rollout.answered(config, "the app did not answer", {})
     migrated = False
     # What the slots answer is about the database that they have: a changed setting may name another. Without Alembic
     # nobody knows where the schema is, and the migration ran when this release came.

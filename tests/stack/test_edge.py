@@ -87,7 +87,7 @@ def test_change_that_fails_is_gone_back_from(serving: Clone) -> None:
         override.unlink()
     assert done.returncode == 1
     assert "no-such-driver" in done.stderr
-    assert "==> Go back to the front door that served: " in done.stderr
+    assert "==> Go back to traefik, postgres as before: " in done.stderr
     assert answers(serving)
     assert serving.stack("up").returncode == 0
 

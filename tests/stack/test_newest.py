@@ -1,5 +1,6 @@
 """`./stack up --pull`: newer base images, from a registry of our own."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import httpx2
 import pytest
 
 from offline.images import BASE, build_base, exists
+from ops.database.major import WAY_BACK
 from tests.conftest import REPO
 from tests.stack.backups import ok
 from tests.stack.load import none_fails
@@ -14,6 +16,13 @@ from tests.stack.stacks import Clone, base_images, free_ports, run, wait_until
 
 pytestmark = pytest.mark.timeout(600)
 IMAGE = "stack-offline/test-registry:forky"
+# What begins all that a container of the base does, by its setting: it ends, and says only its version.
+ENDS = {"TRAEFIK_IMAGE": "traefik", "POSTGRES_IMAGE": "docker-entrypoint.sh"}
+BROKEN = """\
+FROM {image}
+RUN at=$(command -v {program}) && mv $at $at.good && chmod 755 $at.good && \\
+    printf '#!/bin/sh\\n[ "$1" = version ] || exit 1\\nexec %s.good version\\n' $at > $at && chmod 755 $at
+"""
 # One that does not know `aliasHeadersStrategy`.
 OLD_TRAEFIK = "3.7.10"
 
@@ -94,6 +103,28 @@ def test_newer_python(registry: Registry, served: Clone) -> None:
     served.stack("rollback")
     slots = [one for name, one in served.containers().items() if name.startswith("app-")]
     assert {one["Config"]["Labels"].get("newer") for one in slots} == {None}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("setting", ENDS)
+def test_newer_one_that_does_not_start(registry: Registry, served: Clone, setting: str) -> None:
+    """What served serves again, of the image that it had; the next `./stack up` finds all as it should be."""
+    image = registry.images[setting]
+    before = {name: one["Image"] for name, one in served.containers().items()}
+    registry.push(image, BROKEN.format(image=image, program=ENDS[setting]))
+    try:
+        done = served.stack("up", "--pull")
+    finally:
+        run("docker", "push", "--quiet", image)
+    assert done.returncode == 1
+    assert "==> Go back to traefik, postgres as before: " in done.stderr
+    # Why it did not start, before that container is gone.
+    name = setting.partition("_")[0].lower()
+    assert re.search(rf"^{name}: \w+, exit code \d, restarts: ", done.stderr, re.MULTILINE)
+    with served.client() as client:
+        assert client.get("/health").json()["database"] == "ok"
+    assert {name: one["Image"] for name, one in served.containers().items()} == before
+    assert WAY_BACK not in run("docker", "image", "ls", f"{served.project}-*")
 
 
 def test_traefik_that_is_too_old(registry: Registry, served: Clone) -> None:
