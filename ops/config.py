@@ -16,19 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ops import dotenv
-from ops.run import HERE, Stop, compose, last_line
+from ops.allowed import NUMBER, URLS, check_values, refused
+from ops.run import Stop, compose, last_line
 
-NUMBER = r"[1-9]\d{0,8}"
-# What a setting may be that no program in a container refuses, and that in words; traefik/settings has Traefik's.
-ALLOWED = {
-    "DEPLOY_TIMEOUT": (NUMBER, "a whole number of seconds"),
-    "HOOK_TIMEOUT": (NUMBER, "a whole number of seconds"),
-    "HTTP_PORT": (r"\d{1,5}", "the number of one port"),
-    "STATEMENT_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
-    "LOCK_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
-    "IDLE_TRANSACTION_TIMEOUT": (r"\d{0,9}", "a whole number of seconds; 0 is no limit"),
-    "MIGRATE_DEADLINE": (r"(\d{1,5}(\.\d+)?)?", "a number of seconds, a day at most"),
-}
 # Where the stack's own Postgres listens.
 OWN_SOCKET = "host=/var/run/postgresql"
 # What compose.yaml has; any other service is of compose.override.yaml.
@@ -43,10 +33,6 @@ CRON = "cron"
 CONNECTIONS = "stack.connections"
 # Bytes that any container needs.
 LEAST = 32 * 2**20
-# Traefik's own names begin with this, for what it asks an authority.
-ACME = "TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_"
-# Let's Encrypt's profiles and the hours that their certificates last: https://letsencrypt.org/docs/profiles/
-PROFILES = {"classic": 2160, "tlsserver": 1080, "shortlived": 160}
 
 
 @dataclass(frozen=True)
@@ -89,6 +75,9 @@ class Config:
     worker_memory: int | None
     pool_size: int | None
     max_connections: int | None
+    body_limit: int | None
+    # As it stands there: 64m, or nothing.
+    tmp_size: str
 
     @property
     def processes(self) -> list[str]:
@@ -140,21 +129,25 @@ def parse(text: str) -> Config:
     if len(ports) < 2:  # Or the engine chose one, and nobody here knows it.
         way = "Publish both." if front else "docs/proxies.md is for who has none."
         raise Stop(f"./stack needs `traefik`, with HTTP_PORT and HTTPS_PORT. {way}", 2)
+    slot, migration = services["app-1"].environment, services["migrate"].environment
     own = {
         "DEPLOY_TIMEOUT": str(found["x-deploy"]["timeout"]),
         "HOOK_TIMEOUT": str(found["x-deploy"]["hook"]),
-        "HTTP_PORT": ports[0],
-        "HTTPS_PORT": ports[1],
-        "MIGRATE_DEADLINE": services["migrate"].environment["STACK_MIGRATE_DEADLINE"],
+        **dict(zip(("HTTP_PORT", "HTTPS_PORT"), ports)),
+        **{name: migration[f"STACK_{name}"] for name in ("MIGRATE", "MIGRATE_DEADLINE", "TMP_SIZE")},
+        **dict(zip(URLS, (slot["STACK_DATABASE_URL"], migration["STACK_DATABASE_URL"]))),
+        "APP_ENTRYPOINT": services["migrate"].build.get("target", "keep"),
     }
     if ports[0] == ports[1]:
         raise Stop(f"HTTP_PORT={ports[0]} is wrong: HTTPS_PORT is the same.", 2)
     check_values({**services["traefik"].environment, **services["postgres"].environment, **own})
     check_sizes_of(services)
-    if OWN_SOCKET in services["app-1"].environment["STACK_DATABASE_URL"]:
+    if OWN_SOCKET in own["DATABASE_URL"]:
         raise Stop("DATABASE_URL is wrong: it names the stack's own Postgres, which is there without it. Remove it.", 2)
+    if not own["DATABASE_URL"] and dotenv.chosen(URLS[1]):
+        raise Stop(f"{URLS[1]} is nothing without {URLS[0]}: the app would have the stack's own Postgres.", 2)
     check_processes(services)
-    slot, edge = services["app-1"].environment, found["networks"]["edge"]
+    edge = found["networks"]["edge"]
     return Config(
         project=found["name"],
         services=services,
@@ -170,6 +163,8 @@ def parse(text: str) -> Config:
         worker_memory=whole("WORKER_MEMORY", slot),
         pool_size=whole("POOL_SIZE", slot),
         max_connections=whole("MAX_CONNECTIONS", slot),
+        body_limit=whole("BODY_LIMIT", slot),
+        tmp_size=slot["STACK_TMP_SIZE"],
     )
 
 
@@ -227,40 +222,11 @@ def whole(name: str, slot: dict[str, str]) -> int | None:
     return int(value) if value else None
 
 
-def check_values(environment: dict[str, str]) -> None:
-    """Traefik's environment, as compose.yaml makes it, and what else is in ALLOWED. Raises Stop with 2."""
-    traefiks = [line.split(maxsplit=3) for line in (HERE / "traefik/settings").read_text("utf-8").splitlines()]
-    for setting, variable, pattern, words in [*([name, name, *ours] for name, ours in ALLOWED.items()), *traefiks]:
-        if setting != "#" and not re.fullmatch(pattern, environment[variable]):
-            raise Stop(f"{setting}={environment[variable]} is wrong: {words}.", 2)
-    for setting in ("TRUSTED_PROXIES", "PROXY_PROTOCOL", "ALLOW_FROM"):
-        for network in filter(None, environment[setting].split(",")):
-            try:
-                ipaddress.ip_network(network)
-            except ValueError:
-                raise Stop(f"{setting} is wrong: {network} is neither an address nor a network.", 2) from None
-    for paths, guard in (("BASIC_AUTH_PATHS", "BASIC_AUTH_FILE"), ("ALLOW_PATHS", "ALLOW_FROM")):
-        if environment[paths] and not environment[guard]:
-            raise Stop(f"{paths}={environment[paths]} guards nothing without {guard}.", 2)
-    if "*" in environment["DOMAIN"] and not environment["ACME_DNS"]:
-        raise Stop(f"DOMAIN={environment['DOMAIN']} is wrong: a wildcard needs ACME_DNS.", 2)
-    for name in filter(None, environment["OWN_CERTIFICATES"].split(",")):
-        if name not in environment["DOMAIN"].split(","):
-            raise Stop(f"OWN_CERTIFICATES is wrong: {name} is not among the names of DOMAIN.", 2)
-    profile, hours = environment[f"{ACME}PROFILE"], int(environment[f"{ACME}CERTIFICATESDURATION"])
-    if "letsencrypt.org" in environment[f"{ACME}CASERVER"] and hours > PROFILES.get(profile, hours):
-        raise Stop(
-            f"ACME_PROFILE={profile} makes certificates of {PROFILES[profile]} hours, and CERTIFICATE_HOURS={hours} "
-            f"would have them renewed too late: set CERTIFICATE_HOURS={PROFILES[profile]}.",
-            2,
-        )
-
-
 def load() -> Config:
     """Read it, and pass on what Compose warns of. Raises Stop with 2 when a setting is wrong."""
     done = config_now()
     if done.returncode:
-        raise Stop(f"A setting is wrong: {last_line(done.stderr)}", 2)
+        raise Stop(refused(last_line(done.stderr)), 2)
     # Of a `$` in a value, for one.
     print(done.stderr, end="", file=sys.stderr)
     return parse(done.stdout)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,10 @@ RESERVED_CONNECTIONS = 20
 # The settings' defaults.
 WORKER_MEMORY = 150
 MAX_CONNECTIONS = 100
+BODY_LIMIT = 10_000_000
+# MiB of /tmp, which is memory of the slot's. What is over the default is counted.
+TMP_SIZE = 64
+UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 # MiB of PID 1, whose pages the workers share, and of the probe.
 RESERVE = 80
 
@@ -56,7 +61,28 @@ def cpu_limit(root: Path = CGROUP, own: Path = OWN) -> float | None:
     return min((int(quota) / int(period) for quota, period in quotas if quota not in ("max", "-1")), default=None)
 
 
-def worker_count(worker_memory: int, cpus: float | None, memory: int | None) -> int:
+def mib(text: str) -> int:
+    """Of a size as Docker takes it: 64m is 64. Raises Wrong."""
+    found = re.fullmatch(r"([1-9]\d{0,9})([kmg]?)", text.lower())
+    if not found:
+        raise Wrong("a size like 64m")
+    return int(found[1]) * UNITS[found[2]] // MIB
+
+
+def check_uploads(body_limit: int, there: int) -> None:
+    """Whether the largest upload fits into as many bytes of /tmp, where Starlette keeps it. Raises Wrong.
+
+    Half of them at most: two of them may come at one time, and the app may write there, too.
+    """
+    if (needed := 2 * body_limit) > there:
+        size, more = -(-needed // MIB), -(-(needed - there) // MIB)
+        raise Wrong(
+            f"BODY_LIMIT={body_limit} is wrong: /tmp, where uploads are kept, has {there // MIB} MiB. "
+            f"Set TMP_SIZE={size}m, and APP_MEMORY {more} MiB higher, for it is memory."
+        )
+
+
+def worker_count(worker_memory: int, cpus: float | None, memory: int | None, around: int = RESERVE) -> int:
     """Uvicorn workers for one slot, from MiB a worker, the CPU limit and the memory limit in bytes.
 
     One worker a CPU, the machine's CPUs shared between the slots when the slot has no limit of its own, at least two,
@@ -65,7 +91,7 @@ def worker_count(worker_memory: int, cpus: float | None, memory: int | None) -> 
     """
     count = max(2, math.ceil(cpus if cpus is not None else (os.cpu_count() or 1) / SLOTS))
     if memory is not None:
-        count = min(count, (memory // MIB - RESERVE) // worker_memory)
+        count = min(count, (memory // MIB - around) // worker_memory)
     return max(1, count)
 
 
@@ -93,19 +119,21 @@ def sizes(
     memory: int | None,
     replicas: int = SLOTS,
     surge: int = 0,
+    tmp_size: int = TMP_SIZE,
 ) -> Sizes:
     """Complete what is None, and raise Wrong, with the arithmetic and what to set, where it does not fit.
 
     `replicas` are the containers that serve, `surge` those that a rollout starts before it stops one.
     """
-    count = workers or worker_count(worker_memory, cpus, memory)
-    needed = count * worker_memory + RESERVE
+    around = RESERVE + max(0, tmp_size - TMP_SIZE)
+    count = workers or worker_count(worker_memory, cpus, memory, around)
+    needed = count * worker_memory + around
     if memory is not None and needed > memory // MIB:
         limit = memory // MIB
-        fitting = (limit - RESERVE) // worker_memory
+        fitting, of_tmp = (limit - around) // worker_memory, f" (TMP_SIZE={tmp_size}m)" * (around > RESERVE)
         raise Wrong(
-            f"The workers don't fit into their slot: {count} x WORKER_MEMORY={worker_memory} MiB and {RESERVE} MiB "
-            f"around them are {needed} MiB, and APP_MEMORY is {limit} MiB. "
+            f"The workers don't fit into their slot: {count} x WORKER_MEMORY={worker_memory} MiB and {around} MiB "
+            f"around them{of_tmp} are {needed} MiB, and APP_MEMORY is {limit} MiB. "
             f"Set {f'WORKERS={fitting} or ' if fitting > 0 else ''}APP_MEMORY={needed}m."
         )
     containers = replicas + surge

@@ -48,7 +48,9 @@ class Settings:
     # The networks of proxies in front of Traefik, which it believes: their addresses are no client's.
     trusted_proxies: str | None = None
     # Bytes of the largest request body.
-    body_limit: int = 10_000_000
+    body_limit: int = limits.BODY_LIMIT
+    # MiB of /tmp, where that is memory of the container's.
+    tmp_size: int = limits.TMP_SIZE
 
     # The Content-Security-Policy of answers that have none of the app's own.
     content_security_policy: str | None = None
@@ -101,7 +103,8 @@ class Settings:
     def sizes(self) -> limits.Sizes:
         """Workers and connections in this container. Raises Wrong where they don't fit."""
         given = self.workers, self.worker_memory, self.pool_size, self.max_connections
-        return limits.sizes(*given, limits.cpu_limit(), limits.memory_limit(), self.replicas, self.surge)
+        found = limits.cpu_limit(), limits.memory_limit()
+        return limits.sizes(*given, *found, self.replicas, self.surge, self.tmp_size)
 
 
 def between(least: float, most: float, kind: Callable[[str], float] = float) -> Callable[[str], float]:
@@ -161,6 +164,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "worker_memory": between(32, 1_000_000, int),
     "forwarded_allow_ips": networks,
     "body_limit": between(1000, 1 << 40, int),
+    "tmp_size": limits.mib,
     "watchdog_seconds": between(1, 86_400),
     "drain_seconds": between(0, 600),
     "stop_grace_seconds": between(1, 3600),
@@ -215,17 +219,8 @@ def load() -> Settings:
 
 
 def check_room(chosen: Settings, folder: str = "/tmp") -> None:  # noqa: S108 - a tmpfs of the container
-    """Whether the largest upload fits where Starlette keeps it. Raises Wrong.
-
-    Half of the folder at most: two of them may come at one time, and the app may write there, too.
-    """
-    there, needed = shutil.disk_usage(folder).total, 2 * chosen.body_limit
-    if needed > there:
-        size, more = -(-needed // limits.MIB), -(-(needed - there) // limits.MIB)
-        raise Wrong(
-            f"BODY_LIMIT={chosen.body_limit} is wrong: {folder}, where uploads are kept, has {there // limits.MIB} "
-            f"MiB. Set TMP_SIZE={size}m, and APP_MEMORY {more} MiB higher, for it is memory."
-        )
+    """Whether the largest upload fits where Starlette keeps it. Raises Wrong."""
+    limits.check_uploads(chosen.body_limit, shutil.disk_usage(folder).total)
 
 
 def program(run: Callable[[], int]) -> Callable[[], int]:

@@ -29,6 +29,8 @@ PLAIN = Config(
     worker_memory=None,
     pool_size=None,
     max_connections=None,
+    body_limit=None,
+    tmp_size="",
 )
 
 

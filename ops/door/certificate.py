@@ -12,7 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ops.config import ACME, Config
+from ops.allowed import ACME
+from ops.config import Config
 from ops.door.ask import ToThisMachine
 from ops.run import Stop, compose, docker, run_with, step
 

@@ -10,6 +10,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from ops.allowed import TIMEOUTS
 from ops.config import CONNECTIONS, Config, Service
 from ops.machine.checks import configuration
 from ops.machine.install import ensure_docker
@@ -49,18 +50,21 @@ def figures(config: Config) -> dict[str, Any]:
 
 def compute(config: Config, cpus: int, memory: int) -> dict[str, Any]:
     services = {name: one.replicas * one.memory // limits.MIB for name, one in config.services.items()}
-    total = sum(services.values())
+    total, postgres = sum(services.values()), config.services["postgres"]
     share = config.services["app-1"].cpus or cpus / limits.SLOTS
     worker_memory = config.worker_memory or limits.WORKER_MEMORY
     connections = config.max_connections or limits.MAX_CONNECTIONS
-    problem, sizes = None, None
+    problem, sizes, (uploads, tmp) = None, None, of_uploads(config)
+    around = limits.RESERVE + max(0, tmp - limits.TMP_SIZE)
     try:
+        limits.check_uploads(uploads, tmp * limits.MIB)
         limit = services["app-1"] * limits.MIB or None
-        sizes = limits.sizes(config.workers, worker_memory, config.pool_size, connections, share, limit)
+        given = (config.workers, worker_memory, config.pool_size, connections, share, limit)
+        sizes = limits.sizes(*given, tmp_size=tmp)
     except ValueError as error:
         problem = str(error)
     percent = round(100 * total / memory)
-    change = {} if percent in GOOD else recommend(services, memory, worker_memory, share)
+    change = {} if percent in GOOD else recommend(services, memory, worker_memory, around)
     if total > memory:
         summed = " + ".join(f"{name} {limit}" for name, limit in services.items())
         todo = " and ".join(f"{name}={value}" for name, value in change.items())
@@ -74,14 +78,25 @@ def compute(config: Config, cpus: int, memory: int) -> dict[str, Any]:
         "limits_sum": total,
         "limits_percent": percent,
         "left": memory - total,
-        "slot": {"cpus": share, "memory": services["app-1"], "worker_memory": worker_memory, "reserve": limits.RESERVE}
+        "slot": {"cpus": share, "memory": services["app-1"], "worker_memory": worker_memory, "reserve": around}
         | (asdict(sizes) if sizes else {}),
         "connections": {"max": connections, "reserved": limits.RESERVED_CONNECTIONS}
         | ({"app": sizes.connections, "assumed": not config.pool_size} if sizes else {})
         | {"processes": {name: connections_of(config.services[name]) for name in config.processes}},
+        "uploads": {"body_limit": uploads, "tmp": tmp},
+        # Of the stack's own Postgres.
+        "timeouts": {name: int(postgres.environment.get(name) or usual) for name, usual in TIMEOUTS.items()}
+        if postgres.replicas
+        else {},
         "problem": problem,
         "change": change,
     }
+
+
+def of_uploads(config: Config) -> tuple[int, int]:
+    """Bytes of the largest body, and MiB of /tmp, where it is kept."""
+    tmp = limits.mib(config.tmp_size) if config.tmp_size else limits.TMP_SIZE
+    return config.body_limit or limits.BODY_LIMIT, tmp
 
 
 def scale(config: Config, cpus: int, replicas: int, surge: int) -> dict[str, Any]:
@@ -146,7 +161,7 @@ def connections_of(process: Service) -> int:
     return process.replicas * int(process.labels.get(CONNECTIONS, limits.POOL_SIZE))
 
 
-def recommend(services: dict[str, int], memory: int, worker_memory: int, cpus: float) -> dict[str, str]:
+def recommend(services: dict[str, int], memory: int, worker_memory: int, around: int) -> dict[str, str]:
     """APP_MEMORY and POSTGRES_MEMORY with which the machine is well used; empty when not even one worker would fit."""
     fixed = sum(limit for name, limit in services.items() if name not in ("app-1", "app-2", "postgres"))
     # None where DATABASE_URL names another.
@@ -155,7 +170,7 @@ def recommend(services: dict[str, int], memory: int, worker_memory: int, cpus: f
         for of_all, of_postgres in SHARES:
             postgres = memory * of_postgres // 100 // STEP * least
             slot = (memory * of_all // 100 - fixed - postgres) // limits.SLOTS // STEP * STEP
-            if postgres >= least and slot >= limits.RESERVE + workers * worker_memory:
+            if postgres >= least and slot >= around + workers * worker_memory:
                 return {"APP_MEMORY": f"{slot}m", **({"POSTGRES_MEMORY": f"{postgres}m"} if least else {})}
     return {}
 
@@ -187,7 +202,7 @@ def of_processes(connections: dict[str, Any], share: int) -> list[str]:
 
 
 def plan_table(found: dict[str, Any]) -> str:
-    machine, slot, connections = found["machine"], found["slot"], found["connections"]
+    machine, slot, connections, uploads = (found[name] for name in ("machine", "slot", "connections", "uploads"))
     lines = [f"This machine: {machine['cpus']} CPUs, {machine['memory']} MiB", "", "Memory limits, MiB"]
     lines += [f"  {name:<12}{limit or 'none':>8}" for name, limit in found["limits"].items()]
     lines += [
@@ -202,6 +217,7 @@ def plan_table(found: dict[str, Any]) -> str:
             f"Workers: {slot['workers']} in each of 2 slots, which has {slot['cpus']:g} CPUs",
             f"  {slot['workers']} x {slot['worker_memory']} MiB and {slot['reserve']} around them = {needed} "
             f"of {slot['memory']} MiB",
+            f"  two uploads of BODY_LIMIT={uploads['body_limit']} bytes in /tmp, which has TMP_SIZE={uploads['tmp']}m",
             "",
             f"Connections to Postgres: {connections['max']}",
             f"  the app: 2 slots x {slot['workers']} workers x {slot['pool_size']} = {connections['app']} of {share}",
@@ -209,6 +225,9 @@ def plan_table(found: dict[str, Any]) -> str:
             *of_processes(connections, share),
             f"  kept for migrations, backups and you: {connections['reserved']}",
         ]
+        if found["timeouts"]:
+            after = ", ".join(f"{name}={seconds}" for name, seconds in found["timeouts"].items())
+            lines.append(f"  ended after seconds (0: never): {after}")
     if found["problem"]:
         lines += ["", found["problem"]]
     elif found["change"]:

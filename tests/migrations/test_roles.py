@@ -211,6 +211,5 @@ def test_what_a_role_has_set_for_itself_is_reset(empty: Database) -> None:
             app.execute("SET LOCAL statement_timeout = '10min'")
             with pytest.raises(InsufficientPrivilege):
                 app.execute("SET LOCAL temp_file_limit = -1")
-        assert 'invalid input syntax for type numeric: "2m"' in rights(empty.server, STATEMENT_TIMEOUT="2m")
     finally:
         empty.server.sql("ALTER ROLE app RESET ALL; ALTER ROLE app IN DATABASE app RESET ALL")

@@ -38,8 +38,8 @@ def size(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """Of 30, 30s or 2m."""
-    found = re.fullmatch(r"(\d+)(m?)s?", text)
+    """Of 30, 30s, 30.0s or 2m."""
+    found = re.fullmatch(r"(\d+)(?:\.0)?(m?)s?", text)
     assert found, text
     return int(found[1]) * (60 if found[2] else 1)
 

@@ -1,5 +1,6 @@
 """What Compose resolved, typed, and what it takes as it comes and is wrong all the same."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,12 +13,16 @@ from ops.run import Stop
 from tests.conftest import REPO
 
 
-def configured(**settings: str) -> Config:
+def resolved(**settings: str) -> str:
     """compose.yaml with these settings, as Compose reads it."""
     argv = ["docker", "compose", "--env-file", "/dev/null", "config", "--format", "json"]
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **settings}
     done = subprocess.run(argv, cwd=REPO, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    return config.parse(done.stdout)
+    return done.stdout
+
+
+def configured(**settings: str) -> Config:
+    return config.parse(resolved(**settings))
 
 
 @pytest.mark.docker
@@ -39,8 +44,11 @@ def configured(**settings: str) -> Config:
         ("DEPLOY_TIMEOUT", "2m"),
         ("DEPLOY_TIMEOUT", "0"),
         ("HTTP_PORT", "8080-8081"),
+        ("HTTP_PORT", "0"),
+        ("HTTPS_PORT", "0"),
         ("HTTPS_PORT", "8443-8444"),
         ("EDGE_SUBNET", "10.213.80.0/99"),
+        ("EDGE_SUBNET", "abc"),
         ("EDGE_SUBNET_IPV6", "fd5b::/129"),
         ("WORKERS", "many"),
         ("WORKER_MEMORY", "-1"),
@@ -50,9 +58,17 @@ def configured(**settings: str) -> Config:
         ("APP_CPUS", "-1"),
         ("MIGRATE_DEADLINE", "inf"),
         ("MIGRATE_DEADLINE", "5m"),
+        ("MIGRATE", "alembic 'upgrade"),
+        ("MIGRATE", 'echo "\\"'),
+        ("APP_ENTRYPOINT", "maybe"),
+        ("TMP_SIZE", "abc"),
+        ("TMP_SIZE", "0"),
+        ("BODY_LIMIT", "10m"),
+        ("DATABASE_URL", "mysql://app@db/app"),
         ("DATABASE_URL", "postgresql://app@localhost/app?host=/var/run/postgresql"),
         ("POSTGRES_MEMORY", "1"),
         ("STATEMENT_TIMEOUT", "2m"),
+        ("STATEMENT_TIMEOUT", "9999999"),
         ("LOCK_TIMEOUT", "-1"),
         ("MAX_CONNECTIONS", "1e3"),
         ("STATIC_DIR", "dist"),
@@ -75,6 +91,7 @@ def test_wrong_setting(setting: str, value: str) -> None:
         {},
         {"DOMAIN": "app.example.com,www.example.com", "ALIASES": "serve", "ACME_EMAIL": "you@example.com"},
         {"ACME_PROFILE": "shortlived", "CERTIFICATE_HOURS": "160"},
+        {"STATEMENT_TIMEOUT": "999999", "TMP_SIZE": "1G", "MIGRATE": """sh -c "echo 'it''s' \\" $$PATH" """},
         {"TRUSTED_PROXIES": "192.0.2.0/24,2001:db8::/32,198.51.100.7", "RATE_LIMIT": "50", "WRITE_TIMEOUT": "0"},
         {"STATIC_DIR": "/app/dist", "API_PATHS": "/api,/ws", "STATIC_POLICY": "default-src 'self'; img-src *"},
     ],
@@ -83,6 +100,57 @@ def test_wrong_setting(setting: str, value: str) -> None:
 def test_right_settings(settings: dict[str, str]) -> None:
     """The defaults, and what .env.example shows."""
     configured(**settings)
+
+
+@pytest.mark.docker
+def test_migration_needs_the_apps_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would migrate elsewhere, and the app would serve from a database that nothing has migrated."""
+    monkeypatch.setenv("MIGRATION_DATABASE_URL", "postgresql://owner@db/app")
+    with pytest.raises(Stop, match=r"^MIGRATION_DATABASE_URL is nothing without DATABASE_URL") as stop:
+        configured(MIGRATION_DATABASE_URL="postgresql://owner@db/app")
+    assert stop.value.code == 2
+    # Which plain Compose holds to, too.
+    plain = resolved(MIGRATION_DATABASE_URL="postgresql://owner@db/app")
+    assert json.loads(plain)["services"]["migrate"]["environment"]["STACK_DATABASE_URL"] == ""
+    secret = {
+        "DATABASE_URL": "postgresql://app:hunter2@db/app",
+        "MIGRATION_DATABASE_URL": "mysql://owner:hunter2@db/app",
+    }
+    with pytest.raises(Stop, match=r"^MIGRATION_DATABASE_URL=… is wrong: a URL like"):
+        configured(**secret)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("APP_MEMORY", "much"),
+        ("APP_CPUS", "many"),
+        ("EDGE_IPV6", "maybe"),
+        ("HTTPS_PORT", "99999"),
+        ("DEPLOY_TIMEOUT", "soon"),
+        ("STOP_GRACE_SECONDS", "1:30"),
+    ],
+)
+def test_what_compose_refuses_has_its_setting(monkeypatch: pytest.MonkeyPatch, setting: str, value: str) -> None:
+    """Compose says it of a path in compose.yaml, and the setting is nowhere in that."""
+    monkeypatch.setenv(setting, value)
+    monkeypatch.setenv("COMPOSE_ENV_FILES", "/dev/null")
+    config.config_of.cache_clear()
+    try:
+        with pytest.raises(Stop, match=f"^{setting} is wrong: .*{value}") as stop:
+            config.load()
+    finally:
+        config.config_of.cache_clear()
+    assert stop.value.code == 2
+
+
+@pytest.mark.docker
+def test_seconds_may_have_a_unit() -> None:
+    """DEPLOY_TIMEOUT=2m under plain Compose: two minutes, and not the 2 ms that `2ms` would be."""
+    for value, start in (("2m", "2m0s"), ("90", "1m30s")):
+        slot = json.loads(resolved(DEPLOY_TIMEOUT=value))["services"]["app-1"]
+        assert slot["healthcheck"]["start_period"] == start
 
 
 @pytest.mark.docker

@@ -1,5 +1,7 @@
 """`./stack plan` and what `./stack up` refuses, for machines of every size."""
 
+from typing import Any
+
 import pytest
 
 from ops.config import Config
@@ -10,7 +12,7 @@ from tests import configs
 from tests.configs import service
 
 
-def config(app: int = 512, postgres: int = 768, cpus: float = 0, **sizes: int) -> Config:
+def config(app: int = 512, postgres: int = 768, cpus: float = 0, **sizes: Any) -> Config:
     """The default sizes but for these; memory in MiB."""
     memory = {"app-1": app, "app-2": app, "migrate": 256, "postgres": postgres, "traefik": 256}
     services = {name: service(name, mib, cpus) for name, mib in memory.items()}
@@ -41,6 +43,31 @@ def test_machine_that_is_too_small() -> None:
     """Where no setting helps the sentence says so."""
     problem = plan.compute(config(), cpus=1, memory=900)["problem"]
     assert problem.endswith("and it has 900 MiB. Nor does less, with a worker of WORKER_MEMORY=150 MiB.")
+
+
+def test_uploads_are_memory_of_the_slot() -> None:
+    """Two of the largest are in `/tmp`, and what it has over 64 MiB is not the workers'."""
+    small = plan.compute(config(body_limit=250_000_000), 2, 3900)
+    assert small["problem"].startswith(
+        "BODY_LIMIT=250000000 is wrong: /tmp, where uploads are kept, has 64 MiB. Set TMP_"
+    )
+    large = plan.compute(config(body_limit=250_000_000, tmp_size="600m", workers=2), 2, 3900)
+    assert large["problem"].endswith(
+        "2 x WORKER_MEMORY=150 MiB and 616 MiB around them (TMP_SIZE=600m) are 916 MiB, and APP_MEMORY is 512 MiB. "
+        "Set APP_MEMORY=916m."
+    )
+    fits = plan.compute(config(app=916, body_limit=250_000_000, tmp_size="600m", workers=2), 2, 3900)
+    assert fits["problem"] is None
+    said = plan.plan_table(fits)
+    assert "2 x 150 MiB and 616 around them = 916 of 916 MiB" in said
+    assert "two uploads of BODY_LIMIT=250000000 bytes in /tmp, which has TMP_SIZE=600m" in said
+
+
+def test_how_long_a_statement_may_take() -> None:
+    """Is shown, of the stack's own Postgres."""
+    own = config().services | {"postgres": service("postgres", 768, STATEMENT_TIMEOUT="7", LOCK_TIMEOUT="0")}
+    said = plan.plan_table(plan.compute(configs.config(services=own), 2, 3900))
+    assert "(0: never): STATEMENT_TIMEOUT=7, LOCK_TIMEOUT=0, IDLE_TRANSACTION_TIMEOUT=60" in said
 
 
 @pytest.mark.parametrize("memory", [1900, 3900, 7900, 15900, 64000, 512000])

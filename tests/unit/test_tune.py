@@ -33,6 +33,24 @@ def tuned(folder: Path, files: dict[str, str], **settings: str) -> dict[str, str
     return {name: value for name, value in lines}
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STATEMENT_TIMEOUT", "2m"),
+        ("LOCK_TIMEOUT", "-1"),
+        ("IDLE_TRANSACTION_TIMEOUT", "1000000"),
+        ("MAX_CONNECTIONS", "1e3"),
+        ("MAX_CONNECTIONS", "0"),
+    ],
+)
+def test_wrong_setting_is_a_sentence(tmp_path: Path, name: str, value: str) -> None:
+    """Under plain Compose it is the log's last line, and Postgres does not start."""
+    environment = {"PATH": os.environ["PATH"], "TUNED_CONF": str(tmp_path / "tuned.conf"), name: value}
+    argv = ["sh", str(REPO / "postgres/tune"), "echo", "became the command"]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{name}={value} is wrong: a whole number\n")
+
+
 @pytest.mark.parametrize("files", [V2, V1], ids=["v2", "v1"])
 def test_limits_are_the_containers(tmp_path: Path, files: dict[str, str]) -> None:
     """768 MiB and one and a half CPUs, by the rule in the file."""
