@@ -59,14 +59,19 @@ class FromTraefik:
         self.addresses: set[str] = set()
         self.believing: Any = app
         self.asked = -inf
+        self.looking: asyncio.Future[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self.app
         if scope["type"] != "lifespan" and scope.get("client"):
             peer = scope["client"][0]
-            since = time.monotonic() - self.asked
-            if since > KEPT or (peer not in self.addresses and (self.addresses or since > PATIENCE)):
-                await self.look()
+            since, known = time.monotonic() - self.asked, peer in self.addresses
+            due = since > KEPT or (not known and (self.addresses or since > PATIENCE))
+            if due and not self.looking:
+                self.looking = asyncio.ensure_future(self.look())
+            if self.looking and (due or not known):
+                # One look for all who wait: the end of one of their requests does not end it.
+                await asyncio.shield(self.looking)
             if peer in self.addresses:
                 app = self.believing
         await app(scope, receive, send)
@@ -79,6 +84,8 @@ class FromTraefik:
             found = {str(one[4][0]) for one in await asyncio.wait_for(looking, PATIENCE)}
         except (OSError, asyncio.TimeoutError):
             return
+        finally:
+            self.looking = None
         if found != self.addresses:
             self.addresses = found
             self.believing = ProxyHeadersMiddleware(self.app, ",".join([*found, *self.proxies]))

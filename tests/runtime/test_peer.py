@@ -1,6 +1,8 @@
+import asyncio
+
 import pytest
 
-from runtime.health import Receive, Scope, Send
+from runtime.health import Message, Receive, Scope, Send
 from runtime.peer import FromTraefik
 from tests.runtime.asgi import answering, ask
 
@@ -29,3 +31,26 @@ def test_who_may_say_who_the_client_is(name: str, peer: str, seen: tuple[str, st
     for _ in range(2):
         assert ask(believing, headers=TOLD, client=peer).error is None
     assert saw == [seen, seen]
+
+
+def test_first_requests_of_a_worker_are_of_traefiks_clients() -> None:
+    """All that come while Traefik is looked up wait for it, and one that goes away takes no answer from the others."""
+    saw = []
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        saw.append((scope["client"][0], scope.get("scheme")))
+
+    async def nothing(*_: object) -> Message:
+        return {}
+
+    async def five() -> None:
+        believing = FromTraefik(app, "192.0.2.0/24", "localhost")
+        headers = [(name.encode(), value.encode()) for name, value in TOLD]
+        scopes = [{"type": "http", "client": ("127.0.0.1", 1), "headers": headers} for _ in range(6)]
+        gone, *others = [asyncio.ensure_future(believing(scope, nothing, nothing)) for scope in scopes]  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(*others)
+
+    asyncio.run(five())
+    assert saw == [("203.0.113.9", "https")] * 5
