@@ -1,11 +1,13 @@
 """503 with Retry-After while the database is away, for any app: whichever of psycopg, asyncpg or SQLAlchemy it uses.
 
 Outside the app, which needs no line for it. A request that only reads is asked again until POOL_TIMEOUT is over, so
-that a short restart of Postgres costs it nothing; one that may have written never is.
+that a short restart of Postgres costs it nothing; one that may have written never is. And 400 for JSON that is too deep
+for Python, where it would be the app's 500.
 """
 
 import asyncio
 import logging
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -65,10 +67,20 @@ def says_away(error: BaseException) -> bool:
     return bool(names & WITHOUT_SERVER) or (isinstance(error, (OSError, asyncio.TimeoutError)) and in_driver(error))
 
 
+def way(error: BaseException) -> list[str]:
+    """The modules that it came through, the one that raised it last."""
+    return [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
 def in_driver(error: BaseException) -> bool:
     """Whether it came out of a driver for Postgres, and not out of the app's own use of the network."""
-    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(name.partition(".")[0] in DRIVERS for name in frames)
+    return any(name.partition(".")[0] in DRIVERS for name in way(error))
+
+
+def is_too_deep(error: BaseException) -> bool:
+    """Whether Python's reader of JSON gave up, and not at the end of the app's own recursion, which is a long way."""
+    came = way(error) if isinstance(error, RecursionError) else []
+    return came[-1:] == ["json.decoder"] and len(came) < sys.getrecursionlimit() / 2
 
 
 class Away:
@@ -93,6 +105,8 @@ class Away:
                 await self.app(fresh(scope), attempt.receive, attempt.send)
                 return await attempt.flush()
             except Exception as error:
+                if attempt.read and not attempt.begun and any(map(is_too_deep, related(error))):
+                    return await answer(send, 400, {"detail": "The request's JSON has too many levels."})
                 if attempt.begun or not is_away(error):
                     await attempt.flush()
                     if not attempt.ended:

@@ -18,8 +18,8 @@ HELD = 3
 SHARE = HELD / 2
 # Bytes of a body that is never refused for what others hold.
 SMALL = 65536
-# Bytes of memory that a value of JSON may take: `{}` and its place in a list 72, what pydantic notes of a wrong one 280.
-# https://docs.python.org/3/library/sys.html#sys.getsizeof
+# Bytes of memory that a value of JSON may take: `{}` and its place in a list 72, what pydantic notes of a wrong one 280
+# (https://docs.python.org/3/library/sys.html#sys.getsizeof).
 VALUE = 128
 # What an object counts: it may be a model with as many fields, or lack them all.
 OBJECT = 8

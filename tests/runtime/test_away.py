@@ -99,6 +99,38 @@ def test_error_that_is_its_own_cause_ends() -> None:
     assert not is_away(one)
 
 
+@pytest.mark.parametrize("depth", [5, 100_000])
+def test_json_that_is_too_deep_is_no_bug(depth: int) -> None:
+    """An app of Starlette alone that reads it: 400."""
+
+    async def read(request: Request) -> Response:
+        return PlainTextResponse(f"a {type(await request.json()).__name__}")
+
+    app = Starlette(routes=[Route("/", read, methods=["POST"])])
+    headers = [("transfer-encoding", "chunked")]
+    found = ask(Away(app, 0), "POST", chunks=[b"[" * depth + b"]" * depth], headers=headers)
+    assert not found.error
+    expected = (200, b"a list") if depth == 5 else (400, b'{"detail":"The request\'s JSON has too many levels."}')
+    assert (found.status, found.body) == expected
+
+
+def test_endless_recursion_is_a_bug() -> None:
+    """The app's own is, wherever it ends, and so is one of a request without a body."""
+
+    def endless(body: bytes) -> None:
+        json.loads(body)
+        endless(body)
+
+    async def recursing(scope: Scope, receive: Receive, _send: Send) -> None:
+        endless((await receive())["body"])
+
+    async def reading_deep(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        json.loads("[" * 100_000)
+
+    for app in (recursing, reading_deep):
+        assert isinstance(ask(Away(app, 0), "POST", chunks=[b"[[[[[[[[[[1]]]]]]]]]]"]).error, RecursionError)
+
+
 class Failing:
     """An app that fails so many times, and then answers; `calls` counts."""
 

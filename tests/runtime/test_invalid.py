@@ -1,6 +1,7 @@
 """FastAPI's 422, held to a size, through FastAPI itself."""
 
 import json
+import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -8,20 +9,62 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError, ValidationException
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.middleware.gzip import GZipMiddleware
 
 from runtime import invalid
+from runtime.away import Away
 from runtime.health import ASGIApp
+from tests.conftest import REPO
 from tests.runtime.asgi import Answer, ask
+
+# Eight bodies at one time, each in two parts, by one client; prints the answers, and by how many MiB the worker grew.
+EIGHT = """
+import asyncio, json, sys
+from pathlib import Path
+from fastapi import FastAPI
+from pydantic import create_model
+from runtime import invalid
+from runtime.away import Away
+from runtime.body import BodyLimit
+app = FastAPI()
+Model = create_model("Model", **{name: (int, ...) for name in "abcde"})
+@app.post("/")
+async def items(items: list[Model]) -> int:
+    return len(items)
+invalid.bound()
+around = BodyLimit(Away(app, 0), 10_000_000, 150 * 2**20)
+def memory(what):
+    return int(next(one for one in Path("/proc/self/status").open() if one.startswith(what)).split()[1]) >> 10
+async def post(body, status):
+    parts = [body[: len(body) // 2], body[len(body) // 2 :]]
+    async def receive():
+        for _ in range(50):
+            await asyncio.sleep(0)
+        part = parts.pop(0)
+        return {"type": "http.request", "body": part, "more_body": bool(parts)}
+    async def send(message):
+        status.append(message.get("status"))
+    headers = [(b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")]
+    scope = {"type": "http", "method": "POST", "path": "/", "root_path": "", "query_string": b"", "headers": headers}
+    await around({**scope, "client": ("192.0.2.1", 1), "state": {}}, receive, send)
+    return status[0]
+async def all(count):
+    body = b"[" + b"{}," * count + b"{}]"
+    return [await post(b"[]", [])] + await asyncio.gather(*(post(body, []) for _ in range(8))) + [await post(b"[]", [])]
+asyncio.run(all(10))
+before = memory("VmRSS")
+statuses = asyncio.run(all(int(sys.argv[1])))
+print(json.dumps([statuses, memory("VmHWM") - before]))
+"""
 
 
 @pytest.fixture
 def bound(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """FastAPI's own way until this is called, which holds for the test."""
-    monkeypatch.setattr(RequestValidationError, "errors", ValidationException.errors)
+    monkeypatch.setattr(RequestValidationError, "__init__", RequestValidationError.__init__)
     monkeypatch.setattr(TypeAdapter, "validate_python", TypeAdapter.validate_python)
     return invalid.bound
 
@@ -121,12 +164,24 @@ def test_more_errors_than_are_made(bound: Callable[[], None]) -> None:
     assert len(all_made) == invalid.MOST_ERRORS + 1
 
 
+@pytest.mark.parametrize(("count", "expected"), [(333_333, {413, 503}), (45_000, {422, 503})])
+def test_eight_bodies_of_wrong_values(count: int, expected: set[int]) -> None:
+    """1 MB each, and as much as is read: the worker grows by less than WORKER_MEMORY, and serves on."""
+    program = [sys.executable, "-c", EIGHT, str(count)]
+    done = subprocess.run(program, cwd=REPO, capture_output=True, text=True, timeout=120)
+    (first, *statuses, last), grown = json.loads(done.stdout or pytest.fail(done.stderr))
+    assert (first, last) == (200, 200)
+    assert set(statuses) <= expected
+    assert grown < 150
+
+
 def test_apps_own_use_of_pydantic_is_as_it_was(bound: Callable[[], None]) -> None:
     """Who validates a million rows is told what is wrong with each."""
     bound()
     with pytest.raises(ValidationError) as error:
         TypeAdapter(list[Item]).validate_python([{}] * 2_000)
     assert len(error.value.errors()) == 2_000
+    assert RequestValidationError("as planned").errors() == "as planned"
 
 
 def test_length_that_the_route_says_costs_nothing() -> None:
@@ -148,13 +203,25 @@ def test_long_key_is_cut(bound: Callable[[], None]) -> None:
     assert found["loc"] == ["body", "k" * invalid.MOST_VALUES]
 
 
+def test_no_depth_is_a_bug(bound: Callable[[], None]) -> None:
+    """What Python just reads FastAPI's encoder, which takes several steps a level, need not send back."""
+    bound()
+    around = Away(app(), 0)
+    for depth in (invalid.MOST_LEVELS - 1, invalid.MOST_LEVELS, 300, *range(900, 1000), 10_000, 300_000):
+        found = post(around, "/item", b"[" * depth + b"]" * depth)
+        if depth > 900 and found.status == 400:
+            continue
+        [error] = detail(found)
+        assert ("input" in error) == (depth <= invalid.MOST_LEVELS)
+
+
 @pytest.mark.parametrize("kind", ["asynchronous", "synchronous"])
 def test_apps_own_handler(bound: Callable[[], None], kind: str) -> None:
     """It is given the smaller error; inside a mounted app and behind middleware as well."""
     inner = app()
 
     def answer(_request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"mine": list(error.errors()[0])}, 400)
+        return JSONResponse({"mine": list(error.errors()[0]), "body": error.body, "text": len(str(error)) < 1000}, 400)
 
     async def later(request: Request, error: RequestValidationError) -> JSONResponse:
         return answer(request, error)
@@ -165,7 +232,8 @@ def test_apps_own_handler(bound: Callable[[], None], kind: str) -> None:
     wrapped = GZipMiddleware(outer, minimum_size=10**9)
     bound()
     found = post(wrapped, "/inner/item", b"[" + b"{}," * 5_000 + b"{}]")
-    assert (found.status, json.loads(found.body)) == (400, {"mine": ["type", "loc", "msg"]})
+    assert (found.status, json.loads(found.body)) == (400, {"mine": ["type", "loc", "msg"], "body": None, "text": True})
+    assert json.loads(post(wrapped, "/inner/item", b'{"tags": []}').body)["body"] == {"tags": []}
 
 
 def test_environment_without_fastapi(monkeypatch: pytest.MonkeyPatch) -> None:
