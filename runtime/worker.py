@@ -39,6 +39,8 @@ SHARED = (
 # wait longer: a POST on a connection that is just being closed gets 502, because it may not be sent again. A worker
 # whose loop stood still closes old connections before it reads them. The watchdog ends it after 30 s: 40 are enough.
 KEEP_ALIVE = 100
+# Bytes of the largest message of a WebSocket where BODY_LIMIT allows more: Uvicorn's own limit.
+MESSAGE = 16 * MIB
 # What a worker returns that did not get as far as serving, as Uvicorn has it.
 STARTUP_FAILURE = 3
 # A worker grows where PID 1 doesn't: of the two the kernel, out of memory, takes the one with the higher number.
@@ -122,6 +124,10 @@ def config(app: Callable[[], ASGIApp], chosen: settings.Settings) -> uvicorn.Con
         server_header=False,
         # peer.py does it.
         proxy_headers=False,
+        # A connection holds one or two that the app has not taken. Compressed, 64 KB could be six of the largest.
+        ws_max_size=min(chosen.body_limit, MESSAGE),
+        ws_max_queue=1,
+        ws_per_message_deflate=False,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=chosen.graceful_seconds,
     )

@@ -1,17 +1,23 @@
 import asyncio
 import sys
+import threading
 from pathlib import Path
 
 import httpx2
 import pytest
+import uvicorn
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import connect
 
 from runtime import worker
 from runtime.find import Found
-from runtime.health import ASGIApp
+from runtime.health import ASGIApp, Receive, Scope, Send
 from runtime.settings import Settings
 from runtime.supervisor import AT_ONCE
 from tests.conftest import REPO
 from tests.runtime.asgi import answering, ask
+from tests.runtime.slots import free_port
+from tests.stack.stacks import wait_until
 
 APP = """
 from fastapi import FastAPI, Request
@@ -87,6 +93,36 @@ def test_what_stands_around_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert ask(app, "POST", chunks=[b"x"], headers=[("content-length", "1")]).body == b"1"
     assert ask(app, "POST", chunks=[b"x" * 1001], headers=[("content-length", "1001")]).status == 413
     assert ask(app, path="/nowhere").body == b'{"detail":"Not Found"}'
+
+
+def test_message_of_a_websocket() -> None:
+    """It may be as large as a body, and no compressed one is larger than what the client sent."""
+
+    async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+    port = free_port()
+    server = uvicorn.Server(worker.config(lambda: echo, Settings(host="127.0.0.1", port=port, body_limit=1000)))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started, 20)
+        with connect(f"ws://127.0.0.1:{port}", compression="deflate") as socket:
+            assert not socket.protocol.extensions
+            socket.send(b"x" * 1000)
+            assert socket.recv() == b"x" * 1000
+            socket.send(b"x" * 1001)
+            with pytest.raises(ConnectionClosedError, match="1009"):
+                socket.recv()
+    finally:
+        server.should_exit = True
+        thread.join()
+    assert worker.config(lambda: echo, Settings(body_limit=1 << 30)).ws_max_size == 16 << 20
 
 
 @pytest.mark.parametrize(
