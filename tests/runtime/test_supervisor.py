@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.supervised import STUBBORN, WORK, Start
+from tests.stack.stacks import wait_until
 
 
 def test_sigterm_drains_first(start: Start, tmp_path: Path) -> None:
@@ -90,6 +91,21 @@ def test_killed_worker_is_replaced(start: Start) -> None:
     assert process.complains() == f"Worker {killed} ended after 0 s: SIGKILL. Another starts."
     assert process.says()[1] not in {killed, *pids}
     assert process.poll() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_worker_that_has_ended_when_the_slot_is_stopped(start: Start, number: signal.Signals) -> None:
+    """PID 1, which does not know yet, sends it a signal: that is nobody else's, and no error."""
+    process = start(count=2)
+    killed, _ = process.says()[1], process.says()[1]
+    process.send_signal(signal.SIGSTOP)
+    os.kill(int(killed), signal.SIGKILL)
+    wait_until(lambda: Path(f"/proc/{killed}/stat").read_text().rpartition(")")[2].split()[0] == "Z", 30)
+    process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=30)
+    assert "Traceback" not in err
+    assert process.returncode == 0
 
 
 def test_what_became_of_the_workers_is_written_down(start: Start, tmp_path: Path) -> None:
