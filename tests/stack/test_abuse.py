@@ -200,7 +200,7 @@ RARER = ("settings", "ping", "empty data")
 
 
 def floods(kind: str) -> bytes:
-    """A few thousand frames of one kind, after a client's preface."""
+    """Frames of one kind, after a client's preface: more than sockets hold, and than Traefik's memory may."""
     client = h2.connection.H2Connection()
     client.initiate_connection()
     data: bytes = client.data_to_send()
@@ -211,16 +211,16 @@ def floods(kind: str) -> bytes:
             client.reset_stream(2 * n + 1)
             data += client.data_to_send()
     if kind == "settings":
-        data += b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64" * 20_000
+        data += b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64" * 2_000_000
     if kind == "ping":
-        data += b"\x00\x00\x08\x06\x00\x00\x00\x00\x00deadbeef" * 20_000
+        data += b"\x00\x00\x08\x06\x00\x00\x00\x00\x00deadbeef" * 2_000_000
     if kind == "continuation":
         # A header block without an end: CVE-2023-45288.
         more = b"\x00\x40\x00\x09\x00\x00\x00\x00\x01" + b"\x82" * 16384
-        data += b"\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82" + more * 500
+        data += b"\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82" + more * 2000
     if kind == "empty data":
         client.send_headers(1, [(":method", "POST"), *headers[1:]])
-        data += client.data_to_send() + b"\x00\x00\x00\x00\x00\x00\x00\x00\x01" * 20_000
+        data += client.data_to_send() + b"\x00\x00\x00\x00\x00\x00\x00\x00\x01" * 2_000_000
     return data
 
 
@@ -230,7 +230,7 @@ def floods(kind: str) -> bytes:
     ["rapid reset", "continuation", *(pytest.param(kind, marks=pytest.mark.long) for kind in RARER)],
 )
 def test_http2_flood(echo: Echo, kind: str) -> None:
-    """Frames by the thousand on several connections leave Traefik's memory where it was, and others are served."""
+    """Frames by the million on several connections leave Traefik's memory where it was, and others are served."""
     before = memory(echo, "traefik")
     data = floods(kind)
     for _ in range(4):
@@ -240,7 +240,9 @@ def test_http2_flood(echo: Echo, kind: str) -> None:
             with contextlib.suppress(OSError):
                 connection.sendall(data)
             everything(connection, 0.3)
-    assert memory(echo, "traefik") < before + 80
+    after = memory(echo, "traefik")
+    print(f"{kind}: {len(data) / 2**20:.0f} MiB each, memory from {before:.0f} to {after:.0f} MiB")
+    assert after < before + 80
 
 
 @pytest.mark.long
@@ -285,5 +287,5 @@ def test_thousand_slow_connections(echo: Echo, mode: str) -> None:
         echo.recreate("traefik")
     for name, found in (("quiet", quiet), ("beside 1,000 slow connections", busy)):
         print(f"{name}: p50 {median(found) * 1000:.1f} ms, p99 {quantiles(found, n=100)[98] * 1000:.1f} ms")
-    # The target is twice, on a machine of its own; what else it does shows in p99 first.
-    assert median(busy) < max(4 * median(quiet), 0.02)
+    # The target is twice, and twice that for the machine that both are on; what else it does shows in p99 first.
+    assert median(busy) < 4 * median(quiet)
