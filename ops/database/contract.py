@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 
-# What no database runs by itself: comments, what is in quotes, and the body of a function, though not that of DO.
-UNREAD = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|(?<!\bDO )(\$\w*\$).*?\1", re.DOTALL)
+# What no database runs by itself: comments, what is in quotes, and the body of a function. That of DO is run, and what
+# it has in quotes may be too.
+UNREAD = re.compile(
+    r"--[^\n]*|/\*.*?\*/|\be'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|\"[^\"]*\""
+    r"|(?P<do>\bDO\s+(?:LANGUAGE\s+\w+\s+)?)?(\$\w*\$).*?\2",
+    re.DOTALL | re.IGNORECASE,
+)
+COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 NAME = r'(?:"[^"]+"|[\w.])+'
+TABLES = rf"({NAME}(?: ?, ?{NAME})*)"
 MADE = re.compile(rf"CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?({NAME})", re.IGNORECASE)
-ON = re.compile(rf"(?:ALTER|DROP) TABLE (?:IF EXISTS )?(?:ONLY )?({NAME})|TRUNCATE (?:TABLE )?({NAME})", re.IGNORECASE)
+ON = re.compile(
+    rf"(?:ALTER|DROP) TABLE (?:IF EXISTS )?(?:ONLY )?{TABLES}|TRUNCATE (?:TABLE )?(?:ONLY )?{TABLES}", re.IGNORECASE
+)
 TAKES = re.compile(
-    r"\b(?:DROP (?:TABLE|VIEW|MATERIALIZED VIEW|SCHEMA|TYPE|SEQUENCE)|TRUNCATE)\b"
-    r"|\bALTER (?:TABLE|TYPE|VIEW|MATERIALIZED VIEW|SCHEMA|SEQUENCE)\b.*\bRENAME\b"
-    r"|\bALTER TABLE\b.*\bDROP (?:COLUMN\b|(?!CONSTRAINT\b|DEFAULT\b|NOT NULL\b|IDENTITY\b|EXPRESSION\b)\w)"
-    rf"|\bALTER TABLE\b.*\bALTER (?:COLUMN )?(?!COLUMN\b){NAME} (?:SET NOT NULL|(?:SET DATA )?TYPE)\b"
+    r"\b(?:DROP (?:(?:FOREIGN )?TABLE|(?:MATERIALIZED )?VIEW|SCHEMA|TYPE|DOMAIN|SEQUENCE)|TRUNCATE)\b"
+    r"|\bALTER (?:TYPE|DOMAIN|(?:MATERIALIZED )?VIEW|SCHEMA|SEQUENCE)\b.*\b(?:RENAME|SET SCHEMA|DROP ATTRIBUTE)\b",
+    re.IGNORECASE,
+)
+ALTER = re.compile(r'\bALTER (?:FOREIGN )?TABLE (?:IF EXISTS )?(?:ONLY )?(?:"[^"]+"|\S)+ (.*)', re.IGNORECASE)
+# Of ALTER TABLE one action.
+ACTION = re.compile(
+    r"DROP (?!CONSTRAINT\b)|RENAME\b|SET SCHEMA\b"
+    rf"|ALTER (?:COLUMN )?(?!COLUMN\b){NAME} (?:SET NOT NULL|(?:SET DATA )?TYPE)\b"
     # What an older release inserts has no such column.
-    r"|\bALTER TABLE\b.*\bADD COLUMN\b(?!.*\b(?:DEFAULT|GENERATED|\w*SERIAL)\b).*(?<!IS )\bNOT NULL\b",
-    re.IGNORECASE | re.DOTALL,
+    r"|ADD (?!CONSTRAINT\b|CHECK\b|FOREIGN\b|UNIQUE\b|PRIMARY\b|EXCLUDE (?:USING|\())"
+    r"(?!.*\b(?:DEFAULT|GENERATED|\w*SERIAL)\b).*(?<!IS )\bNOT NULL\b",
+    re.IGNORECASE,
 )
 # What Alembic calls the same.
 CALLS = {"drop_table", "drop_column", "rename_table"}
@@ -26,26 +42,65 @@ ARGUMENTS = {"type_", "new_column_name"}
 
 def taken_away(sql: str) -> list[str]:
     """Of these statements those that take something away from who uses what is there before them."""
-    read = UNREAD.sub(lambda it: "''" if it[0][0] in "'$" else " ", sql)
-    statements = [" ".join(one.split()) for one in read.split(";")]
+    statements = [" ".join(one.split()) for one in UNREAD.sub(readable, sql).split(";")]
     made = {name for one in statements for name in MADE.findall(one)}
-    found = []
-    for one in statements:
-        on = ON.search(one)
-        if TAKES.search(one) and not (on and (on[1] or on[2]) in made):
-            found.append(one)
-    return found
+    return [one for one in statements if takes(one) and not of_these(one, made)]
+
+
+def readable(found: re.Match[str]) -> str:
+    text = found[0]
+    if found["do"]:
+        return COMMENT.sub(" ", text).replace("'", " ")
+    return text if text[0] == '"' else " " if text[0] in "-/" else "''"
+
+
+def takes(statement: str) -> bool:
+    alter = ALTER.search(statement)
+    return bool(TAKES.search(statement) or (alter and any(ACTION.match(one) for one in actions(alter[1]))))
+
+
+def actions(text: str) -> Iterator[str]:
+    """Of an ALTER TABLE, which has commas between them; those within parentheses are another's."""
+    depth, one = 0, ""
+    for sign in f"{text},":
+        depth += (sign == "(") - (sign == ")")
+        if sign == "," and not depth:
+            yield one.strip()
+            one = ""
+        else:
+            one += sign
+
+
+def of_these(statement: str, made: set[str]) -> bool:
+    """Whether all that it takes from was made just before."""
+    on = ON.search(statement)
+    return bool(on and {name.strip() for name in (on[1] or on[2]).split(",")} <= made)
 
 
 def calls_that_take_away(revision: str) -> list[str]:
     """The same of a revision's upgrade(), as Alembic writes it: op.drop_table('notes')."""
     functions = [one for one in ast.parse(revision).body if isinstance(one, ast.FunctionDef) and one.name == "upgrade"]
     calls = [node for one in functions for node in ast.walk(one) if isinstance(node, ast.Call)]
-    return [ast.unparse(call) for call in calls if takes(call)]
+    return [ast.unparse(call) for call in calls if call_takes(call)]
 
 
-def takes(call: ast.Call) -> bool:
-    name = getattr(call.func, "attr", "")
-    named = {one.arg: one.value for one in call.keywords}
-    required = isinstance(named.get("nullable"), ast.Constant) and ast.unparse(named["nullable"]) == "False"
-    return name in CALLS or (name == "alter_column" and (required or bool(ARGUMENTS & named.keys())))
+def call_takes(call: ast.Call) -> bool:
+    name, named = name_of(call), {one.arg for one in call.keywords}
+    if name == "add_column":
+        columns = [one for one in call.args if isinstance(one, ast.Call) and name_of(one) == "Column"]
+        return any(is_required(one) and not has_default(one) for one in columns)
+    return name in CALLS or (name == "alter_column" and (is_required(call) or bool(ARGUMENTS & named)))
+
+
+def name_of(call: ast.Call) -> str:
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def is_required(call: ast.Call) -> bool:
+    return any(one.arg == "nullable" and ast.unparse(one.value) == "False" for one in call.keywords)
+
+
+def has_default(column: ast.Call) -> bool:
+    """By a value, or because Postgres makes one."""
+    made = {name_of(one) for one in column.args if isinstance(one, ast.Call)}
+    return bool(made & {"Identity", "Computed"}) or any(one.arg == "server_default" for one in column.keywords)

@@ -161,7 +161,6 @@ BROKEN = {
     "kind",
     [
         "import",
-        "end",
         "setting",
         "size",
         "migration",
@@ -169,6 +168,7 @@ BROKEN = {
         "memory",
         "second",
         pytest.param("crash", marks=pytest.mark.long),
+        pytest.param("end", marks=pytest.mark.long),
     ],
 )
 def test_broken_release(repository: Repository, load: Load, kind: str) -> None:

@@ -17,12 +17,23 @@ TAKE = [
     "ALTER TABLE notes ADD COLUMN done BOOLEAN NOT NULL",
     "ALTER TYPE mood RENAME VALUE '' TO ''",
     "TRUNCATE notes",
+    "ALTER TABLE notes ADD done BOOLEAN NOT NULL",
+    "ALTER TABLE notes ADD COLUMN a NUMERIC(4, 2) NOT NULL, ADD COLUMN b INT DEFAULT 0",
+    "ALTER TABLE notes ADD COLUMN a INT, DROP b",
+    'ALTER TABLE "my notes" RENAME TO notes',
+    "ALTER TABLE notes SET SCHEMA old",
+    "ALTER TYPE mood SET SCHEMA old",
+    "DROP DOMAIN mood",
     "DO $$ BEGIN DROP TABLE notes",
 ]
 LEAVE = [
     "CREATE TABLE notes (id SERIAL NOT NULL, text TEXT NOT NULL, PRIMARY KEY (id))",
     "CREATE TABLE b (id INT); ALTER TABLE b ALTER COLUMN id SET NOT NULL; DROP TABLE b",
+    "CREATE TABLE b (id INT); CREATE TABLE c (id INT); DROP TABLE b, c",
     "ALTER TABLE notes ADD COLUMN done BOOLEAN",
+    "ALTER TABLE notes ADD COLUMN a INT, ADD CONSTRAINT c CHECK (a IS NOT NULL OR f(a, b) IN (1, 2)), ADD b INT",
+    "INSERT INTO notes VALUES (E'it\\'s; DROP TABLE notes')",
+    "INSERT INTO notes VALUES ($$DROP TABLE notes$$) ON CONFLICT DO NOTHING",
     "ALTER TABLE notes ADD COLUMN done BOOLEAN DEFAULT false NOT NULL",
     "ALTER TABLE notes ADD COLUMN number BIGSERIAL NOT NULL",
     "ALTER TABLE notes ADD CONSTRAINT c CHECK (text IS NOT NULL) NOT VALID; ALTER TABLE notes VALIDATE CONSTRAINT c",
@@ -44,6 +55,22 @@ def test_statement_that_takes_away(statement: str) -> None:
     assert statement.startswith(found)
 
 
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("INSERT INTO notes VALUES (E'it\\'s'); DROP TABLE notes; SELECT ''", "DROP TABLE notes"),
+        ("do\n$do$ BEGIN EXECUTE 'DROP TABLE notes'; END $do$", "do $do$ BEGIN EXECUTE DROP TABLE notes"),
+        ("DO $$ BEGIN EXECUTE format('ALTER TABLE %I DROP a', 'notes'); END $$", "DO $$ BEGIN EXECUTE format( ALTER"),
+        ("DO LANGUAGE plpgsql $$ BEGIN /* ' */ DROP TABLE notes; END $$", "DO LANGUAGE plpgsql $$ BEGIN DROP TABLE"),
+        ("CREATE TABLE b (id INT); DROP TABLE b, notes", "DROP TABLE b, notes"),
+    ],
+)
+def test_statement_that_is_not_alone(sql: str, said: str) -> None:
+    """Behind a quote with a backslash, in a block that runs what is in quotes, beside a table that was just made."""
+    [found] = taken_away(f"{sql};")
+    assert found.startswith(said)
+
+
 @pytest.mark.parametrize("statement", LEAVE)
 def test_statement_that_takes_nothing_away(statement: str) -> None:
     """What is added, or in a comment, a text or a function's body."""
@@ -57,10 +84,14 @@ def test_calls_of_a_revision() -> None:
     text = (
         "def upgrade():\n    op.drop_table('notes')\n    op.alter_column('a', 'b', nullable=False)\n"
         "    op.alter_column('a', 'b', nullable=True)\n    with op.batch_alter_table('a') as batch:\n"
-        "        batch.drop_column('c')\n\ndef downgrade():\n    op.drop_table('d')\n"
+        "        batch.drop_column('c')\n    op.add_column('a', sa.Column('b', sa.Integer(), nullable=False))\n"
+        "    op.add_column('a', sa.Column('b', sa.Integer(), server_default='1', nullable=False))\n"
+        "    op.add_column('a', sa.Column('b', sa.Integer(), sa.Identity(), nullable=False))\n"
+        "\ndef downgrade():\n    op.drop_table('d')\n"
     )
     assert calls_that_take_away(text) == [
         "op.drop_table('notes')",
         "op.alter_column('a', 'b', nullable=False)",
+        "op.add_column('a', sa.Column('b', sa.Integer(), nullable=False))",
         "batch.drop_column('c')",
     ]
