@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from ops import dotenv
 from ops.config import Config, override, parse
@@ -25,6 +24,7 @@ from ops.run import HERE, ONE_SHOT, Stop, compose, docker, running, step
 
 # The tag of this checkout's image, beside the one that runs.
 TAG = "migration"
+ALEMBIC = (*ONE_SHOT, "migrate", "/opt/stack/bin/run", "alembic")
 UNSEEN = (
     "What autogenerate doesn't see is written by hand, a new value of an enum for one: "
     """op.execute("ALTER TYPE mood ADD VALUE 'glad'")."""
@@ -48,27 +48,30 @@ def print_sql() -> None:
         if not known:
             raise Stop("The app has no Alembic configuration, so that nobody knows what its migrations would do.")
         with step("Look where the schema is"):
-            current, statements = pending(known["graph"])
+            current, found = pending()
     finally:
         docker("image", "rm", image, check=False)
     deadline = config.services["migrate"].environment["STACK_MIGRATE_DEADLINE"] or 300
     # As runtime/migrate.py has them run.
     timeouts = f"SET lock_timeout = '1s';\nSET statement_timeout = '{deadline}s';\n\n"
-    if statements:
-        print(timeouts + statements)
+    if found:
+        print(timeouts + found)
     else:
         print(f"-- Nothing to do: the schema is at {', '.join(current) or 'its base'}.")
 
 
-def pending(graph: dict[str, Any]) -> tuple[list[str], str]:
+def pending() -> tuple[list[str], str]:
     """Where the schema is, and what the migrations of the release in `override` would run on it. Raises Stop."""
-    alembic = (*ONE_SHOT, "migrate", "/opt/stack/bin/run", "alembic")
-    # An app may print at import, too.
-    words = re.findall(r"^(\S+)(?: \(.*\))?$", compose(*alembic, "current").stdout, re.MULTILINE)
-    current = [word for word in words if word in graph]
-    printed = compose(*alembic, "upgrade", f"{current[0]}:heads" if current else "heads", "--sql").stdout
-    found = re.search(r"^(BEGIN;|-- Running upgrade).*", printed, re.MULTILINE | re.DOTALL)
-    return current, found.group().strip() if found and "-- Running upgrade" in printed else ""
+    # Verbose, each revision begins a line, whatever an app prints at import.
+    current = re.findall(r"^Rev: (\S+)", compose(*ALEMBIC, "current", "--verbose").stdout, re.MULTILINE)
+    return current, statements(current[0] if current else "base")
+
+
+def statements(start: str) -> str:
+    """What the migrations of the release in `override` would run from that revision on. Raises Stop."""
+    printed = compose(*ALEMBIC, "upgrade", f"{start}:heads", "--sql").stdout
+    found = re.search(r"(?:BEGIN;$|^-- Running upgrade).*", printed, re.MULTILINE | re.DOTALL)
+    return found.group().strip() if found and "-- Running upgrade" in printed else ""
 
 
 def refuse_to_take_away(config: Config, release: str, current: str | None) -> None:
@@ -89,7 +92,7 @@ def refuse_to_take_away(config: Config, release: str, current: str | None) -> No
         return
     with step("Look what the migrations would take away"):
         try:
-            taken = taken_away(pending(known["graph"])[1])
+            taken = taken_away(pending()[1])
         except Stop as unknown:
             print(f"What the migrations take away is not known: {str(unknown).splitlines()[-1]}", file=sys.stderr)
             return
