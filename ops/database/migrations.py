@@ -104,6 +104,22 @@ def refuse_to_take_away(config: Config, release: str, current: str | None) -> No
         )
 
 
+def mention_what_is_gone(project: str, release: str, current: str | None) -> None:
+    """Say what migrations took away since this release, before it serves again: it may use that."""
+    before, now = (revisions.known(image_name(project, one or "latest")) for one in (release, current))
+    if not before.get("heads") or set(now.get("heads", ())) <= before["graph"].keys():
+        return
+    with step("Look what the migrations since then have taken away"):
+        override("RELEASE", current)
+        try:
+            taken = taken_away(statements(before["heads"][0]))
+        except Stop as unknown:
+            print(f"What they have taken away is not known: {str(unknown).splitlines()[-1]}", file=sys.stderr)
+            return
+    if taken:
+        print("\n    ".join([f"{release} will not find what has been taken away since:", *taken]), file=sys.stderr)
+
+
 def write_revision(message: str) -> None:
     """A revision of what the models have and the migrations' schema has not, found on a Postgres of its own."""
     ensure_docker()

@@ -8,7 +8,7 @@ import time
 
 from ops.config import Config, override
 from ops.database.backup import restore_point, state_of_backups
-from ops.database.migrations import refuse_to_take_away
+from ops.database.migrations import mention_what_is_gone, refuse_to_take_away
 from ops.database.switch import settle
 from ops.door import ask, maintenance
 from ops.lock import lock
@@ -117,6 +117,8 @@ def rollback(wanted: str | None) -> None:
             served = any(one.name == release for one in releases.history())
             none = f"There is no image of a release {release}: `./stack releases` lists them."
             raise Stop(releases.removed(release) if served else none)
+        if release != current:
+            mention_what_is_gone(project, release, current)
         override("RELEASE", release)
         hooks = Hooks(config, "rollback")
         hooks.release = release

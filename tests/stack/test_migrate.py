@@ -1,5 +1,6 @@
 """`migrate` in its containers, and the commands around it."""
 
+import json
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -170,3 +171,19 @@ def test_deploy_that_takes_something_away(serving: Clone) -> None:
     assert unknown.returncode == 0, unknown.stderr
     assert "What the migrations take away is not known: " in unknown.stderr
     assert serving.psql("SELECT version_num FROM alembic_version") == "feed"
+
+
+@pytest.mark.long
+def test_rollback_past_what_was_taken_away(serving: Clone) -> None:
+    """What the earlier release will not find is said before it serves, and it serves."""
+    folder = serving.folder / "migrations/versions"
+    (folder / "feed_reads.py").unlink(missing_ok=True)
+    (folder / "f00d_takes.py").write_text(REVISIONS[0])
+    first = json.loads(serving.stack("releases", "--json").stdout)[0]["release"]
+    deployed = serving.stack("deploy", "--contract")
+    assert deployed.returncode == 0, deployed.stderr
+    back = serving.stack("rollback", first)
+    assert back.returncode == 0, back.stderr
+    said = f"{first} will not find what has been taken away since:\n    ALTER TABLE notes DROP COLUMN created_at\n"
+    assert said in back.stderr
+    assert back.stderr.index(said) < back.stderr.index("Check the settings")
