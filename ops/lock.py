@@ -59,7 +59,9 @@ def check_rights(wanted: int) -> None:
 
 
 def denied(path: Path) -> Stop:
-    """That the file is not for who runs this."""
+    """That the file is not for who runs this, or the folder where it would be."""
+    while not os.path.lexists(path):
+        path = path.parent
     owner, me = user_name(path.stat().st_uid), user_name(os.geteuid())
     return Stop(f"{path} is of {owner}, and {me} may not use it as ./stack does: run this as {owner}.")
 

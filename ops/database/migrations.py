@@ -13,6 +13,7 @@ from pathlib import Path
 from ops import dotenv
 from ops.config import Config, override, parse
 from ops.database.contract import calls_that_take_away, taken_away
+from ops.lock import denied
 from ops.machine.checks import configuration
 from ops.machine.images import base_images
 from ops.machine.install import ensure_docker
@@ -127,14 +128,21 @@ def write_revision(message: str) -> None:
     base_images(config)
     choose_dockerfile()
     with tempfile.TemporaryDirectory() as scratch, throwaway(config, "migration") as own:
-        with step("Start a Postgres of its own"):
+        with step("Build your image"):
             own("build", "--quiet", "migrate", "postgres")
-            own("up", "--detach", "--wait", "postgres")
         image = parse(own("config", "--format", "json").stdout).services["migrate"].image
         found = revisions.known(image)
         if not found:
             raise Stop("The app has no Alembic configuration to write a revision for.")
         versions = app_folder() / found["versions"]
+        if not versions.exists():
+            # git keeps no empty folder.
+            versions.mkdir(parents=True)
+            dotenv.give(versions, versions.parent)
+        if not os.access(versions, os.W_OK | os.X_OK):
+            raise denied(versions)
+        with step("Start a Postgres of its own"):
+            own("up", "--detach", "--wait", "postgres")
         folder = copy_for_all(versions, Path(scratch))
         inside = docker("image", "inspect", "--format", "{{.Config.WorkingDir}}", image).stdout.strip()
         mount = ("--volume", f"{folder}:{inside}/{found['versions']}")
@@ -151,6 +159,7 @@ def write_revision(message: str) -> None:
             print("\n    ".join(["THIS TAKES AWAY WHAT A RELEASE THAT SERVES MAY USE:", *taken]), file=sys.stderr)
             print("`./stack deploy` refuses it without --contract: docs/database.md.", file=sys.stderr)
         target.write_text(text)
+        dotenv.give(target, versions)
     ruff = HERE / ".venv/bin/ruff"
     if ruff.exists():
         subprocess.run([str(ruff), "check", "--quiet", "--fix", str(target)], cwd=HERE)
@@ -173,7 +182,8 @@ def copy_for_all(versions: Path, scratch: Path) -> Path:
 
 def next_number(versions: Path) -> tuple[str, ...]:
     """The option for a revision's name, where they are numbered: 0001, 0002."""
-    names = [path.name.split("_")[0] for path in versions.glob("[!_]*.py")]
+    texts = [path.read_text() for path in versions.glob("*.py")]
+    names = [name for text in texts for name in re.findall(r"^revision\b[^=]*= *['\"](\w+)", text, re.MULTILINE)]
     if not all(re.fullmatch(r"\d{4}", name) for name in names):
         return ()
     return ("--rev-id", f"{max(map(int, names), default=0) + 1:04}")

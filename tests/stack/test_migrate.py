@@ -1,6 +1,7 @@
 """`migrate` in its containers, and the commands around it."""
 
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -109,9 +110,17 @@ def test_new_revision_is_written_and_its_sql_shown(changed_model: Clone) -> None
     assert changed_model.compose("ps", "--quiet") == before
     left = run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={changed_model.project}-migration")
     assert left == ""
+    assert run("docker", "images", "-q", f"{changed_model.project}-migration-*") == ""
     assert "done" not in changed_model.compose(
         "exec", "-T", "postgres", "psql", "-XAt", "-U", "postgres", "app", "-c", "\\d notes"
     )
+
+    new.unlink()
+    notes = changed_model.folder / "app/notes.py"
+    notes.write_text(re.sub(r"\n    (?:done|created_at): Mapped.*", "", notes.read_text()))
+    taking = changed_model.stack("migration", "no time")
+    assert taking.returncode == 0, taking.stderr
+    assert "MAY USE:\n    op.drop_column('notes', 'created_at')\n`./stack deploy` refuses it" in taking.stderr
 
 
 def test_sql_when_there_is_nothing_to_do(serving: Clone) -> None:

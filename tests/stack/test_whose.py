@@ -65,6 +65,21 @@ def test_root_and_the_owner_in_turn(shared: Clone) -> None:
     assert {path.stat().st_uid for path in (shared.folder / ".stack").rglob("*")} == {SOMEBODY}
 
 
+@pytest.mark.long
+def test_revision_for_a_folder_of_roots(shared: Clone) -> None:
+    """Nothing is compared whose result could not be written."""
+    give(shared, SOMEBODY)
+    versions = shared.folder / "migrations/versions"
+    os.chown(versions, 0, 0)
+    versions.chmod(0o755)
+    done = somebody(shared, "migration", "nothing")
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        f"{versions} is of root, and uid {SOMEBODY} may not use it as ./stack does: run this as root.\n"
+    )
+    assert "==> Migrate" not in done.stderr
+
+
 @pytest.mark.parametrize("closed", [".env", ".stack", ""])
 def test_folder_of_roots(shared: Clone, closed: str) -> None:
     """A user who may use Docker, and not these files, is told whose they are; nothing has begun."""
