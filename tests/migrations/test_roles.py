@@ -193,12 +193,18 @@ def test_what_a_role_has_set_for_itself_is_reset(empty: Database) -> None:
                 empty.app_url, options="-c default_transaction_read_only=off -c statement_timeout=0"
             ) as app:
                 app.execute(statement.encode())
+        pooled = psycopg.connect(empty.app_url, autocommit=True, options="-c statement_timeout=0")
         with psycopg.connect(empty.app_url) as broken, pytest.raises(psycopg.Error):
             broken.execute("CREATE TEMPORARY TABLE mine (id int)")
         # Twice: nothing is wrong with what is right.
         for _ in range(2):
             assert rights(empty.server, STATEMENT_TIMEOUT="7", IDLE_TRANSACTION_TIMEOUT="0") == ""
+        # It began with what was set: it would go on with that for as long as it is kept.
+        with pytest.raises(psycopg.OperationalError, match="terminat"):
+            pooled.execute("SELECT 1")
+        pooled.close()
         with psycopg.connect(empty.app_url) as app:
+            assert rights(empty.server, STATEMENT_TIMEOUT="7", IDLE_TRANSACTION_TIMEOUT="0") == ""
             shown = app.execute(
                 "SELECT name, setting FROM pg_settings WHERE source = 'user' OR source = 'database user' ORDER BY name"
             )

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import REPO
 from tests.stack.backups import ok
 from tests.stack.planted import PLANT, REFUSED, caught
-from tests.stack.stacks import Clone
+from tests.stack.stacks import Clone, wait_until
 
 # The superuser, in the database where nobody plants.
 SERVER = ("postgres", "postgres")
@@ -53,7 +53,14 @@ def test_what_a_role_sets_for_itself(planted: Clone) -> None:
         "ALTER ROLE app SET default_transaction_read_only = on",
     ):
         planted.psql(statement, "app")
+    # What a pool opens now begins so, and is kept.
+    planted.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'", *SERVER)
+    with planted.client() as client:
+        wait_until(lambda: client.post("/notes", json={"text": "refused"}).status_code == 500)
+    begun = planted.psql("SELECT now()", *SERVER)
     ok(planted.stack("up"))
+    oldest = "SELECT coalesce(min(backend_start), now()) FROM pg_stat_activity WHERE usename = 'app'"
+    assert planted.psql(oldest, *SERVER) > begun
     shown = planted.psql(
         "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings WHERE name IN "
         "('default_transaction_read_only', 'statement_timeout', 'lock_timeout', 'temp_file_limit', "
@@ -71,6 +78,20 @@ def test_what_a_role_sets_for_itself(planted: Clone) -> None:
     with planted.client() as client:
         assert client.post("/notes", json={"text": "written again"}).status_code == 201
     assert caught(planted) == []
+
+
+def test_statement_that_wants_all_memory(planted: Clone) -> None:
+    """It fails alone. Postgres does not start anew for everybody, and the values in it are in no log."""
+    wants = "SELECT length(string_agg(repeat('secret of mine', 100000), '')) FROM generate_series(1, 700)"
+    # One that all start anew with.
+    started = "SELECT backend_start FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+    before = planted.psql(started, *SERVER)
+    said = planted.compose("exec", "-T", "-u", "app", "postgres", "psql", "-X", "app", "-c", wants, check=False)
+    assert "ERROR:  out of memory" in said
+    assert planted.psql(started, *SERVER) == before
+    log = planted.compose("logs", "--no-log-prefix", "postgres")
+    assert "ERROR:  out of memory" in log
+    assert "secret of mine" not in log
 
 
 def test_backup(planted: Clone) -> None:

@@ -69,6 +69,14 @@ def test_limits_are_the_containers(tmp_path: Path, files: dict[str, str]) -> Non
     }
 
 
+def test_one_statement_can_not_take_all(tmp_path: Path) -> None:
+    """Of 768 MiB each process of Postgres's may have 384 of its own."""
+    environment = {"PATH": os.environ["PATH"], "TUNED_CONF": str(tmp_path / "tuned.conf")}
+    environment["CGROUP"] = str(cgroup(tmp_path, **V2))
+    argv = ["sh", str(REPO / "postgres/tune"), "sh", "-c", "ulimit -d"]
+    assert subprocess.check_output(argv, env=environment, text=True, timeout=10) == f"{384 * 1024}\n"
+
+
 @pytest.mark.parametrize(
     "files",
     [
