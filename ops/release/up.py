@@ -93,9 +93,8 @@ def up() -> None:
         '{{.Label "com.docker.compose.service"}}\t{{.Status}}',
     )
     print("\n".join(sorted(docker("ps", "--filter", ours, "--format", row).stdout.splitlines())))
-    checkout = releases.of_checkout()
-    if checkout and not releases.is_of(release, checkout):
-        print(f"This is release {release}. The checkout is {checkout}: `./stack deploy` puts it into service.")
+    if said := about_checkout(release):
+        print(said)
     if said := maintenance.about_maintenance() or ask.about_pages(config):
         print(said)
     for words in cron.troubles(config):
@@ -103,6 +102,14 @@ def up() -> None:
     print(state_of_backups(config.project, first=not before))
     changed = "Nothing changed" if running(config.project) == before and not migrated else "Up"
     print(f"{changed}, in {time.monotonic() - begun:.1f} s.")
+
+
+def about_checkout(release: str) -> str:
+    """A sentence where the checkout is another release than this."""
+    checkout = releases.of_checkout()
+    if not checkout or releases.is_of(release, checkout):
+        return ""
+    return f"This is release {release}. The checkout is {checkout}: `./stack deploy` puts it into service."
 
 
 def wait_for_answer(config: Config, untouched: bool) -> None:
@@ -188,8 +195,12 @@ def start_stack(config: Config, hooks: Hooks, serving: bool) -> tuple[str, bool,
             # Before the first `compose run`, which makes all of the project's volumes.
             owner.check_volume(config)
         with step("Check the settings"):
-            if changed:
-                check_release(config, release)
+            try:
+                if changed:
+                    check_release(config, release)
+            except Stop as stop:
+                # Settings that go with the checkout's code, like APP, may not be for the release that serves.
+                raise Stop("\n".join(filter(None, [str(stop), about_checkout(release)])), stop.code) from None
             if changed and own:
                 check_settings(config, release, "backup", ("settings",))
             check_store(config)

@@ -33,6 +33,16 @@ def test_settings_that_a_deploy_leaves_alone(repository: Repository) -> None:
         assert any(one.endswith(line) for one in repository.containers()[name]["Config"]["Env"]), name
 
 
+def test_setting_for_code_that_does_not_serve_yet(repository: Repository) -> None:
+    """`up` starts the release that serves, and says what puts the checkout into service."""
+    [serving] = set(repository.releases().values())
+    release = repository.commit(**{"app__shop.py": "from app.main import app\n"})
+    done = repository.stack("up", APP="app.shop:app")
+    assert done.returncode in (1, 2)
+    assert f"This is release {serving}. The checkout is {release}: `./stack deploy` puts it into" in done.stderr
+    assert set(repository.releases().values()) == {serving}
+
+
 def test_last_five_images_are_kept(repository: Repository) -> None:
     """The last that served, and no other's: neither of those before, nor of what was built and never served."""
     [serving] = set(repository.releases().values())
