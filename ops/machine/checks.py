@@ -22,6 +22,8 @@ VARIABLE = re.compile(r"\s*[A-Za-z_][\w.-]*=")
 WRAPPED, PADDED = re.compile(r"[A-Za-z0-9+/]{60}\s*$"), re.compile(r"[A-Za-z0-9+/]+={1,2}")
 # GB that images, build cache and a young database need; and what a build needs where all of them are there.
 DISK_GB, BUILD_GB = 3, 1
+# Where a containerd of the machine's own keeps what it has: https://github.com/containerd/containerd/blob/main/docs/ops.md
+CONTAINERD = "/var/lib/containerd"
 
 
 def configuration() -> Config:
@@ -101,10 +103,13 @@ def app_env() -> list[str]:
     return file.read_text(errors="replace").splitlines() if file.exists() else []
 
 
-def check_room() -> None:
-    """Raises Stop where the disk has no room for a build."""
-    root, needed = engine_facts()["DockerRootDir"], BUILD_GB if dotenv.read("RELEASE") else DISK_GB
-    free = shutil.disk_usage(root if Path(root).is_dir() else "/").free / 1e9
+def check_room(pull: bool = False) -> None:
+    """Raises Stop where the disk has no room for a build; `pull`: and for base images, other than those here."""
+    facts, needed = engine_facts(), DISK_GB if pull or not dotenv.read("RELEASE") else BUILD_GB
+    # Where containerd's image store has the images, it is on a disk of its own perhaps.
+    stores = [CONTAINERD] if "io.containerd.snapshotter" in str(facts.get("DriverStatus")) else []
+    roots = [root for root in (facts["DockerRootDir"], *stores) if Path(root).is_dir()]
+    free, root = min((shutil.disk_usage(root).free / 1e9, root) for root in roots or ["/"])
     if free < needed:
         raise Stop(
             f"The disk under {root} has {free:.1f} GB left, and a build needs {needed}. `docker system df` shows what "

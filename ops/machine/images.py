@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from offline import images
 from ops import dotenv
 from ops.config import Config
-from ops.run import Stop, docker, step
+from ops.machine.checks import check_room
+from ops.run import Stop, docker, step, uninterrupted
 
 # The registry did not answer, as opposed to: it answered no.
 UNREACHABLE = (
@@ -61,8 +65,12 @@ def base_images(config: Config) -> None:
         dotenv.write(chosen, "Stand-ins for images of a registry that could not be reached. Written by ./stack.")
 
 
-def newest_bases(config: Config) -> None:
-    """Pull the base images, and say which are others than before. Raises Stop; nothing that runs has changed then."""
+@contextlib.contextmanager
+def newest_bases(config: Config) -> Iterator[None]:
+    """Within, the base images are those that their registries have now; says which are others. Raises Stop.
+
+    After a failure, of what is within too, they are those from before. Those that have no name any more are removed.
+    """
     bases = chosen_bases(config)
     made_here = [image for image in bases.values() if image.startswith(images.OURS)]
     if made_here:
@@ -70,20 +78,42 @@ def newest_bases(config: Config) -> None:
             f"No registry has {', '.join(made_here)}: made here for want of one. Where one can be reached, take these "
             "lines out of .env."
         )
-    lines = []
-    for setting, image in bases.items():
-        before = known_digest(image)
-        with step(f"Pull {image}"):
-            pulled = docker("pull", "--quiet", image, check=False)
-        if pulled.returncode:
-            raise Stop(f"{setting}={image} can't be pulled. Nothing was changed. {pulled.stderr.strip()}")
-        now = known_digest(image)
-        lines.append(f"{image}: {now}, as before" if before == now else f"{image}: {before or 'nothing'} -> {now}")
-    print("\n".join(lines), flush=True)
+    check_room(pull=True)
+    before, after, lines = {image: known(image) for image in bases.values()}, [], []
+    try:
+        for setting, image in bases.items():
+            with step(f"Pull {image}"):
+                pulled = docker("pull", "--quiet", image, check=False)
+            if pulled.returncode:
+                raise Stop(f"{setting}={image} can't be pulled. Nothing was changed. {pulled.stderr.strip()}")
+            after.append(known(image))
+            old, now = before[image].digest, after[-1].digest
+            lines.append(f"{image}: {now}, as before" if old == now else f"{image}: {old or 'nothing'} -> {now}")
+        print("\n".join(lines), flush=True)
+        yield
+    except BaseException:
+        with uninterrupted():
+            for image, found in before.items():
+                if found.id and found.id != known(image).id:
+                    docker("tag", found.id, image, check=False)
+        raise
+    finally:
+        tags = "{{range .RepoTags}}{{println .}}{{end}}"
+        for one in {found.id for found in (*before.values(), *after) if found.id}:
+            if not docker("image", "inspect", "--format", tags, one, check=False).stdout.strip():
+                docker("image", "rm", one, check=False)
 
 
-def known_digest(image: str) -> str:
-    """The digest that its registry knows the image by; nothing for one that came from none, or isn't here."""
-    digests = "{{range .RepoDigests}}{{println .}}{{end}}"
-    found = docker("image", "inspect", "--format", digests, image, check=False).stdout.split()
-    return found[-1].partition("@")[2] if found else ""
+@dataclass(frozen=True)
+class Base:
+    """What is here under an image's name; empty where nothing is."""
+
+    id: str = ""
+    # That its registry knows it by; empty for one that came from none.
+    digest: str = ""
+
+
+def known(image: str) -> Base:
+    lines = "{{println .Id}}{{range .RepoDigests}}{{println .}}{{end}}"
+    found = docker("image", "inspect", "--format", lines, image, check=False).stdout.split()
+    return Base(found[0], found[-1].partition("@")[2]) if found else Base()

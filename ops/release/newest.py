@@ -23,8 +23,8 @@ def up_on_newest() -> None:
             "service too: `./stack deploy` first, or check that release out.",
             2,
         )
-    newest_bases(configuration())
-    serve_all(pull=True)
+    with newest_bases(configuration()):
+        serve_all(pull=True)
 
 
 def serve_all(pull: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -104,17 +105,22 @@ def serve() -> None:
     """Put this version of the stack into service. Raises Stop."""
     ensure_docker()
     pull = True
-    try:
-        newest_bases(configuration())
-    except Stop as failure:
-        print(f"Going on with the base images that are here: {failure}", file=sys.stderr)
-        pull = False
-    try:
-        serve_all(pull)
-    except Stop as failure:
-        undone = (HERE / ".git").exists() and last_update()
-        way = "\n`./stack update --serve` tries it again, `./stack update --back` undoes the update." if undone else ""
-        raise Stop(f"{failure}{way}", failure.code) from None
+    with contextlib.ExitStack() as bases:
+        try:
+            bases.enter_context(newest_bases(configuration()))
+        except Stop as failure:
+            print(f"Going on with the base images that are here: {failure}", file=sys.stderr)
+            pull = False
+        try:
+            serve_all(pull)
+        except Stop as failure:
+            undone = (HERE / ".git").exists() and last_update()
+            way = (
+                "\n`./stack update --serve` tries it again, `./stack update --back` undoes the update."
+                if undone
+                else ""
+            )
+            raise Stop(f"{failure}{way}", failure.code) from None
 
 
 def go_on_with_the_new(version: str) -> None:

@@ -34,6 +34,11 @@ class Registry:
     address: str
     images: dict[str, str]
 
+    def here(self) -> dict[str, str]:
+        """The base images of this registry that the engine has: their ids, by their names; `<none>` for a tag."""
+        rows = ("--format", "{{.Repository}}:{{.Tag}} {{.ID}}", "--no-trunc", f"{self.address}/*")
+        return dict(line.split() for line in run("docker", "image", "ls", *rows).splitlines())
+
     def push(self, image: str, dockerfile: str) -> None:
         """Another image under that name, there alone: what is here under it stays."""
         here = run("docker", "image", "inspect", "--format", "{{.Id}}", image).strip()
@@ -61,7 +66,9 @@ def registry() -> Iterator[Registry]:
         run("docker", "run", "--detach", "--rm", "--name", name, "--publish", published, IMAGE)
         wait_until(lambda: answers(f"http://{address}/v2/"))
         for setting, image in images.items():
-            run("docker", "tag", base_images()[setting], image)
+            # With an id of its own, as one that came from there.
+            label = f"FROM {base_images()[setting]}\nLABEL registry={port}\n"
+            run("docker", "build", "--quiet", "--tag", image, "-", input=label)
             run("docker", "push", "--quiet", image)
         yield Registry(address, images)
     finally:
@@ -99,6 +106,8 @@ def test_newer_python(registry: Registry, served: Clone) -> None:
     slots = [one for name, one in served.containers().items() if name.startswith("app-")]
     assert {one["Config"]["Labels"].get("newer") for one in slots} == {"yes"}
     assert others(served) == before
+    # What is needed no more takes no room either.
+    assert registry.here().keys() == set(registry.images.values())
     assert "Nothing changed" in ok(served.stack("up", "--pull"))
     served.stack("rollback")
     slots = [one for name, one in served.containers().items() if name.startswith("app-")]
@@ -110,7 +119,7 @@ def test_newer_python(registry: Registry, served: Clone) -> None:
 def test_newer_one_that_does_not_start(registry: Registry, served: Clone, setting: str) -> None:
     """What served serves again, of the image that it had; the next `./stack up` finds all as it should be."""
     image = registry.images[setting]
-    before = {name: one["Image"] for name, one in served.containers().items()}
+    before, bases = {name: one["Image"] for name, one in served.containers().items()}, registry.here()
     registry.push(image, BROKEN.format(image=image, program=ENDS[setting]))
     try:
         done = served.stack("up", "--pull")
@@ -124,6 +133,7 @@ def test_newer_one_that_does_not_start(registry: Registry, served: Clone, settin
     with served.client() as client:
         assert client.get("/health").json()["database"] == "ok"
     assert {name: one["Image"] for name, one in served.containers().items()} == before
+    assert registry.here() == bases
     assert WAY_BACK not in run("docker", "image", "ls", f"{served.project}-*")
 
 
@@ -143,14 +153,18 @@ def test_traefik_that_is_too_old(registry: Registry, served: Clone) -> None:
 
 
 def test_registry_that_is_away(registry: Registry, served: Clone) -> None:
-    """One sentence, and nothing is touched."""
-    before = served.containers()
-    python = "localhost:1/python:1"
+    """One sentence, and nothing is touched: no container, and no base image that was pulled before it."""
+    before, bases = served.containers(), registry.here()
+    python, postgres = "localhost:1/python:1", registry.images["POSTGRES_IMAGE"]
     run("docker", "tag", base_images()["PYTHON_IMAGE"], python)
+    registry.push(postgres, f"FROM {postgres}\nLABEL newer=yes\n")
     try:
         done = served.stack("up", "--pull", PYTHON_IMAGE=python)
     finally:
         run("docker", "image", "rm", python)
+        run("docker", "push", "--quiet", postgres)
+    assert f"==> Pull {postgres}: " in done.stderr
+    assert registry.here() == bases
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"PYTHON_IMAGE={python} can't be pulled. Nothing was changed. ")
     assert {name: one["Id"] for name, one in served.containers().items()} == {n: o["Id"] for n, o in before.items()}

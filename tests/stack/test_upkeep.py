@@ -9,7 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from ops.machine import checks
 from ops.release.releases import KEPT, LAYER
+from ops.run import Stop
 from tests.stack.load import none_fails
 from tests.stack.stacks import CLEAN, Repository, prune, run, wait_until
 
@@ -96,6 +100,18 @@ def test_full_disk(repository: Repository) -> None:
         assert set(repository.releases().values()) == {serving}
     finally:
         repository.checkout(repository.first)
+
+
+def test_full_disk_of_the_image_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With containerd's image store the images are on its disk, which may have less room than the engine's."""
+    facts = {"DockerRootDir": str(tmp_path), "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+    monkeypatch.setattr(checks, "engine_facts", lambda: facts)
+    # Nothing is free there.
+    monkeypatch.setattr(checks, "CONTAINERD", "/proc")
+    with pytest.raises(Stop, match=r"The disk under /proc has 0\.0 GB left"):
+        checks.check_room()
+    facts["DriverStatus"] = []
+    checks.check_room()
 
 
 def test_failed_deploys_leave_nothing(repository: Repository) -> None:
