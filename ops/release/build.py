@@ -39,8 +39,11 @@ def build(*services: str) -> None:
     raise Stop("\n".join(["The images can't be built:", *(printed or lines)[-20:]]))
 
 
-def build_release(project: str, *options: str) -> str:
-    """Build the app's image of this checkout, for Compose to start from now on; return the release. Raises Stop."""
+def build_release(project: str, *options: str, again: bool = False) -> str:
+    """Build the app's image of this checkout, for Compose to start from now on; return the release. Raises Stop.
+
+    `again`: somebody's prune took the first one, between its build and its name.
+    """
     # Under a name of its own: a build that is interrupted leaves no half of a release.
     override("RELEASE", releases.DRAFT)
     build(*options, "migrate")
@@ -52,7 +55,9 @@ def build_release(project: str, *options: str) -> str:
     if served and releases.image_id(project, release) not in (None, draft):
         # The same code on another base, or with other settings of its build: the one that served stays.
         release += f"-base-{short[:7]}"
-    docker("tag", releases.image_name(project, releases.DRAFT), releases.image_name(project, release))
+    names = (releases.image_name(project, releases.DRAFT), releases.image_name(project, release))
+    if docker("tag", *names, check=again).returncode:
+        return build_release(project, *options, again=True)
     docker("image", "rm", releases.image_name(project, releases.DRAFT), check=False)
     override("RELEASE", release)
     return release

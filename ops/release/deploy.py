@@ -13,7 +13,7 @@ from ops.database.switch import settle
 from ops.door import ask, maintenance
 from ops.lock import lock
 from ops.machine.checks import check_room, configuration
-from ops.machine.images import base_images
+from ops.machine.images import base_images, chosen_bases
 from ops.machine.plan import check_sizes
 from ops.release import cron, processes, releases, rollout, slots
 from ops.release.app import choose_dockerfile
@@ -80,9 +80,12 @@ def put_into_service(
             raise Stop(f"{failure}\n{now}", failure.code) from None
         rollout.roll_out(release, config)
     except Stop as failure:
-        if again or not release or releases.image_id(config.project, release):
+        needed = [releases.image_name(config.project, release)] if release else chosen_bases(config).values()
+        if again or releases.image_ids(*needed):
             raise
-        print(f"{failure}\nSomebody removed the image of {release} meanwhile: once more.", file=sys.stderr)
+        what = f"the image of {release}" if release else "a base image"
+        print(f"{failure}\nSomebody removed {what} meanwhile: once more.", file=sys.stderr)
+        base_images(config)
         return put_into_service(config, hooks, build_options, contract, again=True)
     slots.keep(config.project, release)
     return release, migrated, way_back

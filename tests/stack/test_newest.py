@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -11,6 +12,7 @@ from offline.images import BASE, build_base, exists
 from ops.database.major import WAY_BACK
 from tests.conftest import REPO
 from tests.stack.backups import ok
+from tests.stack.beside import beside
 from tests.stack.load import none_fails
 from tests.stack.stacks import Clone, base_images, free_ports, run, wait_until
 
@@ -112,6 +114,22 @@ def test_newer_python(registry: Registry, served: Clone) -> None:
     served.stack("rollback")
     slots = [one for name, one in served.containers().items() if name.startswith("app-")]
     assert {one["Config"]["Labels"].get("newer") for one in slots} == {None}
+
+
+@pytest.mark.long
+def test_prune_of_a_base_image(registry: Registry, served: Clone, tmp_path: Path) -> None:
+    """What somebody's prune takes from a deploy under way is fetched again, and it begins once more."""
+    python, gone = registry.images["PYTHON_IMAGE"], f"{registry.address}/gone:1"
+    run("docker", "tag", python, gone)
+    # The registry has it only then: no build can fetch it by itself.
+    push = f"docker tag {python} {gone} && docker push --quiet {gone} > /dev/null && docker image rm {gone} > /dev/null"
+    path = beside(tmp_path, f"docker image rm {gone} > /dev/null", push)
+    try:
+        done = served.stack("deploy", PYTHON_IMAGE=gone, PATH=path)
+    finally:
+        run("docker", "image", "rm", gone, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "\nSomebody removed a base image meanwhile: once more.\n" in done.stderr
 
 
 @pytest.mark.long

@@ -14,6 +14,7 @@ import pytest
 from ops.machine import checks
 from ops.release.releases import KEPT, LAYER
 from ops.run import Stop
+from tests.stack.beside import beside
 from tests.stack.load import none_fails
 from tests.stack.stacks import CLEAN, Repository, prune, run, wait_until
 
@@ -173,3 +174,13 @@ def test_rollback_after_a_prune(repository: Repository, tmp_path: Path) -> None:
     assert [one for one in made if one.startswith("compose") and "ps" in one.split()] == []
     # Twice what was measured: what waits polls the engine, and for longer on a busy machine.
     assert len(made) <= 150
+
+
+def test_prune_of_what_was_just_built(repository: Repository, tmp_path: Path) -> None:
+    """It has no name of its own yet, and is built again."""
+    release = repository.commit(**{"app__just.py": "# another release\n"})
+    draft = f"{repository.project}-app:building"
+    done = repository.stack("deploy", PATH=beside(tmp_path, after=f"docker image rm {draft} > /dev/null"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "built").exists()
+    assert set(repository.releases().values()) == {release}
