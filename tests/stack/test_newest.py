@@ -12,8 +12,8 @@ from offline.images import BASE, build_base, exists
 from ops.database.major import WAY_BACK
 from tests.conftest import REPO
 from tests.stack.backups import ok
-from tests.stack.beside import beside
 from tests.stack.load import none_fails
+from tests.stack.meanwhile import meanwhile
 from tests.stack.stacks import Clone, base_images, free_ports, run, wait_until
 
 pytestmark = pytest.mark.timeout(600)
@@ -123,7 +123,7 @@ def test_prune_of_a_base_image(registry: Registry, served: Clone, tmp_path: Path
     run("docker", "tag", python, gone)
     # The registry has it only then: no build can fetch it by itself.
     push = f"docker tag {python} {gone} && docker push --quiet {gone} > /dev/null && docker image rm {gone} > /dev/null"
-    path = beside(tmp_path, f"docker image rm {gone} > /dev/null", push)
+    path = meanwhile(tmp_path, f"docker image rm {gone} > /dev/null", push)
     try:
         done = served.stack("deploy", PYTHON_IMAGE=gone, PATH=path)
     finally:

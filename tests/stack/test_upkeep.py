@@ -14,8 +14,8 @@ import pytest
 from ops.machine import checks
 from ops.release.releases import KEPT, LAYER
 from ops.run import Stop
-from tests.stack.beside import beside
 from tests.stack.load import none_fails
+from tests.stack.meanwhile import meanwhile
 from tests.stack.stacks import CLEAN, Repository, prune, run, wait_until
 
 COUNTING = '#!/bin/sh\necho "$*" >> {log}\nexec {docker} "$@"\n'
@@ -180,7 +180,7 @@ def test_prune_of_what_was_just_built(repository: Repository, tmp_path: Path) ->
     """It has no name of its own yet, and is built again."""
     release = repository.commit(**{"app__just.py": "# another release\n"})
     draft = f"{repository.project}-app:building"
-    done = repository.stack("deploy", PATH=beside(tmp_path, after=f"docker image rm {draft} > /dev/null"))
+    done = repository.stack("deploy", PATH=meanwhile(tmp_path, after=f"docker image rm {draft} > /dev/null"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "built").exists()
     assert set(repository.releases().values()) == {release}
