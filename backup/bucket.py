@@ -49,7 +49,7 @@ def environment() -> dict[str, str]:
     configuration = {f"RCLONE_CONFIG_{name}": value for name, value in found.items()}
     # The certificate of the authority that the endpoint's own is of.
     if authority:
-        AUTHORITY.write_text(authority)
+        server.write(AUTHORITY, authority)
         configuration["RCLONE_CA_CERT"] = str(AUTHORITY)
     return {**os.environ, **configuration, "RCLONE_CONFIG": "", "RCLONE_RETRIES": "2", "RCLONE_LOW_LEVEL_RETRIES": "3"}
 

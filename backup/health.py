@@ -118,9 +118,7 @@ def look(due: dict[str, Any]) -> str | None:
 def write(wrong: str | None) -> None:
     """Put it in the place of what was found before: a reader sees the one or the other."""
     uptime = Path("/proc/uptime").read_text().partition(".")[0]
-    draft = FILE.with_suffix(".new")
-    draft.write_text(f"{uptime}\n{' '.join((wrong or '').split())}\n")
-    draft.rename(FILE)
+    server.write(FILE, f"{uptime}\n{' '.join((wrong or '').split())}\n")
 
 
 def status() -> dict[str, Any]:

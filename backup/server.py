@@ -67,7 +67,7 @@ def configure(days: int) -> None:
     text = TEMPLATE.format(days=days)
     # Each call of `docker compose exec` comes by here, and another process's Barman may be reading it.
     if not CONFIGURATION.exists() or CONFIGURATION.read_text() != text:
-        CONFIGURATION.write_text(text)
+        write(CONFIGURATION, text)
     SPARE.mkdir(exist_ok=True)
     if os.access(VOLUME, os.W_OK):
         STATE.mkdir(parents=True, exist_ok=True)
