@@ -8,7 +8,7 @@ from typing import Any
 
 from ops import dotenv
 from ops.machine.checks import check_folder
-from ops.release import revisions
+from ops.release import releases
 from ops.run import Stop, compose, docker_json, running, step
 from ops.words import duration, since, size
 
@@ -71,7 +71,7 @@ def verify(project: str) -> None:
         found = inside(project, "verify")
     for table, count in found["rows"].items():
         print(f"{count:>12} rows in {table}")
-    for warning in [*found["warnings"], *revisions.unknown(project, found["revision"])]:
+    for warning in [*found["warnings"], *releases.unknown_revision(project, found["revision"])]:
         print(warning, file=sys.stderr)
     print(f"Schema revision: {found['revision'] or 'none'}. Newest transaction: {found['newest']}.")
     print(f"{found['backup']} is good: restored and checked in {found['seconds']:.1f} s.")

@@ -77,11 +77,15 @@ def of_these(statement: str, made: set[str]) -> bool:
     return bool(on and {name.strip() for name in (on[1] or on[2]).split(",")} <= made)
 
 
+def calls(revision: str) -> list[ast.Call]:
+    """All that a revision's upgrade() calls."""
+    functions = [one for one in ast.parse(revision).body if isinstance(one, ast.FunctionDef) and one.name == "upgrade"]
+    return [node for one in functions for node in ast.walk(one) if isinstance(node, ast.Call)]
+
+
 def calls_that_take_away(revision: str) -> list[str]:
     """The same of a revision's upgrade(), as Alembic writes it: op.drop_table('notes')."""
-    functions = [one for one in ast.parse(revision).body if isinstance(one, ast.FunctionDef) and one.name == "upgrade"]
-    calls = [node for one in functions for node in ast.walk(one) if isinstance(node, ast.Call)]
-    return [ast.unparse(call) for call in calls if call_takes(call)]
+    return [ast.unparse(call) for call in calls(revision) if call_takes(call)]
 
 
 def call_takes(call: ast.Call) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
@@ -12,14 +11,11 @@ from pathlib import Path
 
 from ops import dotenv
 from ops.config import Config, override, parse
-from ops.database.contract import calls_that_take_away, taken_away
+from ops.database.contract import calls, calls_that_take_away, taken_away
 from ops.lock import denied
-from ops.machine.checks import configuration
-from ops.machine.images import base_images
-from ops.machine.install import ensure_docker
 from ops.machine.throwaway import throwaway
-from ops.release import revisions
-from ops.release.app import choose_dockerfile
+from ops.release import releases
+from ops.release.build import prepared
 from ops.release.releases import app_folder, image_name
 from ops.run import HERE, ONE_SHOT, Stop, compose, docker, running, step
 
@@ -34,10 +30,7 @@ UNSEEN = (
 
 def print_sql() -> None:
     """The statements that this checkout's migrations would run on the database as it is now."""
-    ensure_docker()
-    config = configuration()
-    base_images(config)
-    choose_dockerfile()
+    config = prepared()
     if dotenv.own_postgres() and not running(config.project, "postgres"):
         raise Stop("Postgres isn't running, so there is no schema to start from: `./stack up` first.")
     override("RELEASE", TAG)
@@ -45,7 +38,7 @@ def print_sql() -> None:
     try:
         with step("Build this checkout's image"):
             compose("build", "--quiet", "migrate")
-        known = revisions.known(image)
+        known = releases.known_revisions(image)
         if not known:
             raise Stop("The app has no Alembic configuration, so that nobody knows what its migrations would do.")
         with step("Look where the schema is"):
@@ -83,12 +76,12 @@ def refuse_to_take_away(config: Config, release: str, current: str | None) -> No
     command = config.services["migrate"].environment["STACK_MIGRATE"]
     if command == "none":
         return
-    known = revisions.known(image_name(config.project, release))
+    known = releases.known_revisions(image_name(config.project, release))
     if not known:
         if command:
             print(f"What MIGRATE={command} takes away is not known before it runs.", file=sys.stderr)
         return
-    before = revisions.known(image_name(config.project, current or "latest")).get("graph", {})
+    before = releases.known_revisions(image_name(config.project, current or "latest")).get("graph", {})
     if set(known["heads"]) <= before.keys():
         return
     with step("Look what the migrations would take away"):
@@ -107,7 +100,7 @@ def refuse_to_take_away(config: Config, release: str, current: str | None) -> No
 
 def mention_what_is_gone(project: str, release: str, current: str | None) -> None:
     """Say what migrations took away since this release, before it serves again: it may use that."""
-    before, now = (revisions.known(image_name(project, one or "latest")) for one in (release, current))
+    before, now = (releases.known_revisions(image_name(project, one or "latest")) for one in (release, current))
     if not before.get("heads") or set(now.get("heads", ())) <= before["graph"].keys():
         return
     with step("Look what the migrations since then have taken away"):
@@ -123,15 +116,12 @@ def mention_what_is_gone(project: str, release: str, current: str | None) -> Non
 
 def write_revision(message: str) -> None:
     """A revision of what the models have and the migrations' schema has not, found on a Postgres of its own."""
-    ensure_docker()
-    config = configuration()
-    base_images(config)
-    choose_dockerfile()
+    config = prepared()
     with tempfile.TemporaryDirectory() as scratch, throwaway(config, "migration") as own:
         with step("Build your image"):
             own("build", "--quiet", "migrate", "postgres")
         image = parse(own("config", "--format", "json").stdout).services["migrate"].image
-        found = revisions.known(image)
+        found = releases.known_revisions(image)
         if not found:
             raise Stop("The app has no Alembic configuration to write a revision for.")
         versions = app_folder() / found["versions"]
@@ -152,7 +142,7 @@ def write_revision(message: str) -> None:
             own(*alembic, "upgrade", "heads")
             own(*alembic, "revision", "--autogenerate", *next_number(versions), "--message", message)
         written = [path for path in folder.glob("*.py") if not (versions / path.name).exists()]
-        if not written or is_empty(written[0].read_text()):
+        if not written or not calls(written[0].read_text()):
             raise Stop(f"There is nothing to write: the migrations make what the models say. {UNSEEN}")
         target, text = versions / written[0].name, written[0].read_text()
         if taken := calls_that_take_away(text):
@@ -187,14 +177,3 @@ def next_number(versions: Path) -> tuple[str, ...]:
     if not all(re.fullmatch(r"\d{4}", name) for name in names):
         return ()
     return ("--rev-id", f"{max(map(int, names), default=0) + 1:04}")
-
-
-def is_empty(revision: str) -> bool:
-    """Whether its upgrade() does nothing."""
-    functions = [one for one in ast.parse(revision).body if isinstance(one, ast.FunctionDef) and one.name == "upgrade"]
-    statements = [one for function in functions for one in function.body]
-    return all(isinstance(one, (ast.Pass, ast.Expr)) and not is_call(one) for one in statements)
-
-
-def is_call(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)

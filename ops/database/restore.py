@@ -10,12 +10,8 @@ from ops.database import major
 from ops.database.backup import refuse_elsewhere
 from ops.database.switch import Journal, begin, settle, switch
 from ops.lock import lock
-from ops.machine.checks import configuration
-from ops.machine.images import base_images
-from ops.machine.install import ensure_docker
-from ops.release import revisions, slots
-from ops.release.app import choose_dockerfile
-from ops.release.build import build_all, is_built
+from ops.release import releases, slots
+from ops.release.build import build_all, is_built, prepared
 from ops.run import ONE_SHOT, compose, compose_json, confirm, run_with, running, step
 from ops.words import size
 
@@ -24,10 +20,7 @@ def restore(to: str, yes: bool, bucket: bool = False) -> None:
     """`bucket`: its database, although the backups here are another one's. Raises Stop."""
     begun = time.monotonic()
     refuse_elsewhere()
-    ensure_docker()
-    config = configuration()
-    base_images(config)
-    choose_dockerfile()
+    config = prepared()
     with lock("restore"):
         config = settle(config, again=True)
         major.refuse_another(config)
@@ -57,25 +50,21 @@ def show_plan(project: str, plan: dict[str, Any], journal: Journal) -> None:
     print(f"into         the new volume {journal.new}, about {size(plan['bytes'])}")
     if journal.old:
         print(f"instead of   {journal.old}, which stays as it is, with all that was written since that moment.")
-    for warning in [*plan["warnings"], *revisions.unknown(project, plan["revision"])]:
+    for warning in [*plan["warnings"], *releases.unknown_revision(project, plan["revision"])]:
         print(f"But          {warning}")
     print("The app answers 503 until it is done.", flush=True)
 
 
 def recover(project: str, volume: str, *to: str) -> None:
     """Restore into the volume, with the backup service's image; then it is made Postgres's own."""
-    stop_postgres()
-    with step("Restore into the new volume"):
-        done = compose_json(*ONE_SHOT, "--volume", f"{volume}:/restore", "backup", "restore", *to)
-        give_to_postgres(volume)
-    for warning in [*done["warnings"], *revisions.unknown(project, done["revision"])]:
-        print(warning, file=sys.stderr)
-
-
-def stop_postgres() -> None:
     with step("Stop Postgres, then the backup service, which has all that was written by then"):
         compose("stop", "postgres")
         compose("stop", "backup")
+    with step("Restore into the new volume"):
+        done = compose_json(*ONE_SHOT, "--volume", f"{volume}:/restore", "backup", "restore", *to)
+        give_to_postgres(volume)
+    for warning in [*done["warnings"], *releases.unknown_revision(project, done["revision"])]:
+        print(warning, file=sys.stderr)
 
 
 def give_to_postgres(volume: str) -> None:

@@ -102,16 +102,13 @@ def of_uploads(config: Config) -> tuple[int, int]:
 def scale(config: Config, cpus: int, replicas: int, surge: int) -> dict[str, Any]:
     """What so many replicas need of memory and of Postgres, and what a pooler between them changes."""
     slot, postgres = config.services["app-1"], config.services["postgres"]
-    each = config.worker_memory or limits.WORKER_MEMORY
-    workers = config.workers or limits.worker_count(each, slot.cpus or cpus / limits.SLOTS, slot.memory)
-    pool, containers = config.pool_size or limits.POOL_SIZE, replicas + surge
+    each, share = config.worker_memory or limits.WORKER_MEMORY, slot.cpus or cpus / limits.SLOTS
     try:
         # How many connections there are is the answer, and no bound here.
-        limits.sizes(
-            config.workers, each, config.pool_size, 10**9, slot.cpus or cpus / limits.SLOTS, slot.memory or None
-        )
+        sizes = limits.sizes(config.workers, each, config.pool_size, 10**9, share, slot.memory or None)
     except ValueError as error:
         raise Stop(str(error), 2) from None
+    workers, pool, containers = sizes.workers, sizes.pool_size, replicas + surge
     processes = {name: connections_of(config.services[name]) for name in config.processes}
     app = containers * workers * pool
     # https://wiki.postgresql.org/wiki/Number_Of_Database_Connections: cores x 2, and the disks that seek.

@@ -9,11 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ops.machine.checks import configuration
-from ops.machine.images import base_images
-from ops.machine.install import ensure_docker
 from ops.machine.throwaway import throwaway
-from ops.release.app import choose_dockerfile
+from ops.release.build import prepared
 from ops.release.releases import app_folder, git_says
 from ops.run import HERE, ONE_SHOT, Stop, docker, last_line, step
 
@@ -59,10 +56,7 @@ def test_app(arguments: list[str]) -> None:
 
     Both it and the database are gone afterwards; what runs on this machine is not touched.
     """
-    ensure_docker()
-    config = configuration()
-    base_images(config)
-    choose_dockerfile()
+    config = prepared()
     command = f'{config.app_test} "$@"'
     with tempfile.TemporaryDirectory() as scratch, throwaway(config, "test") as own:
         override, access = Path(scratch, "compose.yaml"), Path(scratch, "pg_hba.conf")

@@ -12,10 +12,14 @@ from pathlib import Path
 from ops import dotenv
 from ops.config import OF_THE_STACK, Config, override, parse, resolved
 from ops.lock import STATE
-from ops.machine.images import chosen_bases
+from ops.machine.checks import configuration
+from ops.machine.images import base_images, chosen_bases
+from ops.machine.install import ensure_docker
 from ops.release import processes, releases, slots
-from ops.run import PROGRESS, Stop, compose, docker, running
+from ops.run import HERE, PROGRESS, Stop, compose, docker, running
 
+# The stack's own Dockerfiles, by the file that calls for each, in this order.
+OWN = {"uv.lock": "uv", "poetry.lock": "poetry", "requirements.txt": "requirements", "pyproject.toml": "pyproject"}
 # What the images of the stack's own services are made of that were last put into service.
 BUILT = STATE / "built"
 CHECK = ("/opt/stack/bin/check",)
@@ -25,6 +29,37 @@ NOT_RUN = (
     'did not run the command that it was given. It must end with `exec "$@"`. To leave it out: APP_ENTRYPOINT=skip in '
     ".env. It said:"
 )
+
+
+def prepared() -> Config:
+    """The configuration, once there are an engine, the base images and a Dockerfile of the app. Raises Stop."""
+    ensure_docker()
+    config = configuration()
+    base_images(config)
+    choose_dockerfile()
+    return config
+
+
+def choose_dockerfile() -> None:
+    """Write down which Dockerfile builds an app that has none. Raises Stop with 2 where there is nothing to go by."""
+    folder = releases.app_folder()
+    if dotenv.chosen("APP_IMAGE") or dotenv.chosen("APP_DOCKERFILE"):
+        return
+    if not folder.is_dir():
+        raise Stop(f"APP_DIR names {folder}, and there is no such folder.", 2)
+    if (folder / "Dockerfile").exists():
+        return
+    own = next((name for file, name in OWN.items() if (folder / file).exists()), None)
+    if own == "pyproject" and not re.search(r"^\[project\]", (folder / "pyproject.toml").read_text(), re.MULTILINE):
+        # Where Poetry's projects had their dependencies before the standard was there.
+        own = "poetry"
+    if not own:
+        raise Stop(
+            f"{folder} has neither a Dockerfile nor one of {', '.join(OWN)}: nobody knows how to build the app.", 2
+        )
+    # From the app's folder on, as Compose reads it.
+    path = os.path.relpath(HERE / f"runtime/dockerfiles/{own}.Dockerfile", folder)
+    dotenv.write({"APP_DOCKERFILE": path}, "Your app has no Dockerfile: the stack's own. Written by ./stack.")
 
 
 def build(*services: str) -> None:

@@ -16,8 +16,7 @@ from ops.machine.checks import check_room, configuration
 from ops.machine.images import base_images, chosen_bases
 from ops.machine.plan import check_sizes
 from ops.release import cron, processes, releases, rollout, slots
-from ops.release.app import choose_dockerfile
-from ops.release.build import build_release, check_release, migrate
+from ops.release.build import build_release, check_release, choose_dockerfile, migrate
 from ops.release.hooks import BEFORE, Hooks
 from ops.run import Stop, running, step
 

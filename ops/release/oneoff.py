@@ -17,7 +17,7 @@ from ops.run import HERE, Stop, docker, handling, running
 
 RUNNER = "/opt/stack/bin/run"
 # In the image of an app there may be no better one.
-SHELL = ("sh", "-c", 'command -v bash > /dev/null && exec bash "$@"; exec sh "$@"', "sh")
+SHELL = ["sh", "-c", 'command -v bash > /dev/null && exec bash "$@"; exec sh "$@"', "sh"]
 
 
 def run_program(command: list[str], owner: bool = False) -> None:
@@ -48,11 +48,6 @@ def template(service: str, owner: bool) -> dict[str, Any]:
     like.update(entrypoint=[RUNNER], command=None, depends_on={}, healthcheck={"disable": True})
     serving["services"][service] = like
     return serving
-
-
-def open_shell(owner: bool = False) -> None:
-    """A shell in the app's image, beside the app. Raises Stop unless it ends with 0."""
-    run_program(list(SHELL), owner)
 
 
 def open_psql(arguments: list[str], owner: bool = False) -> None:

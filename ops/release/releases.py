@@ -184,3 +184,23 @@ def listing(project: str, running: dict[str, str]) -> list[tuple[Release, list[s
     """Every release with an image, newest first, and what runs it: `running` gives each service's release."""
     found = [(one, [service for service, name in running.items() if name == one.name]) for one in reversed(history())]
     return [(one, runs) for one, runs in found if runs or image_id(project, one.name)]
+
+
+def known_revisions(image: str) -> dict[str, Any]:
+    """`heads`, `graph` and `versions` as runtime/environment.py has them; {} without Alembic, or without the image."""
+    argv = ("run", "--rm", "--network", "none", "--entrypoint", "/opt/stack/bin/revisions", image)
+    done = docker(*argv, check=False)
+    found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+    return found
+
+
+def unknown_revision(project: str, revision: str | None) -> list[str]:
+    """A warning when the release that serves doesn't know the schema's revision; none when there is nothing to know."""
+    release = current()
+    graph = known_revisions(image_name(project, release)).get("graph") if release and revision else None
+    if not graph or set(str(revision).split()) <= graph.keys():
+        return []
+    return [
+        f"The schema is at revision {revision}, which the release {release} doesn't know: deploy the release that it "
+        "is of, or a newer one."
+    ]

@@ -220,23 +220,17 @@ def serving_now(project: str) -> str:
 def show_evidence(project: str, *services: str) -> None:
     """The services that are not well, each with its state, its last health checks and the end of its log."""
     for found in inspect(*running(project, ended=True)):
-        state, health = found["State"], found["State"].get("Health", {})
-        service = found["Config"]["Labels"]["com.docker.compose.service"]
-        if state["Status"] == "created" or is_well(state) or (services and service not in services):
+        one, state, health = Container.inspected(found), found["State"], found["State"].get("Health", {})
+        is_well = one.healthy or (one.status, state["ExitCode"]) == ("exited", 0)
+        if one.status == "created" or is_well or (services and one.service not in services):
             continue
         killed = ", out of memory" if state["OOMKilled"] else ""
         print(
-            f"\n{service}: {state['Status']}, exit code {state['ExitCode']}{killed}, "
-            f"restarts: {found['RestartCount']}, health: {health.get('Status', 'not checked')}",
+            f"\n{one.service}: {one.status}, exit code {state['ExitCode']}{killed}, "
+            f"restarts: {one.restarts}, health: {health.get('Status', 'not checked')}",
             file=sys.stderr,
         )
         for check in health.get("Log", [])[-3:]:
             print(f"    health check {check['ExitCode']}: {check['Output'].strip()[-200:]}", file=sys.stderr)
         log = docker("logs", "--tail", "20", found["Id"], check=False)
         print(log.stdout + log.stderr, file=sys.stderr)
-
-
-def is_well(state: dict[str, Any]) -> bool:
-    health = state.get("Health", {}).get("Status", "healthy")
-    status, code = state["Status"], state["ExitCode"]
-    return bool((status, health) == ("running", "healthy") or (status, code) == ("exited", 0))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from ops import dotenv
-from ops.config import OF_THE_STACK, Config
+from ops.config import OF_THE_STACK, Config, project_name
 from ops.database import major, owner
 from ops.database.backup import state_of_backups
 from ops.database.switch import settle
@@ -19,20 +19,21 @@ from ops.door.front import check_networks, forget_stuck, go_back
 from ops.door.own import GROUP, check_client_ca, check_own, let_read, wait_for_own
 from ops.lock import lock
 from ops.machine.checks import check_ports, check_room, configuration
-from ops.machine.images import base_images
+from ops.machine.images import base_images, newest_bases
 from ops.machine.install import ensure_docker
 from ops.machine.plan import check_sizes
 from ops.release import cron, processes, releases, rollout, slots
-from ops.release.app import choose_dockerfile
 from ops.release.build import (
     build_all,
     built_here,
     check_release,
     check_settings,
+    choose_dockerfile,
     is_built,
     migrate,
     remember_built,
 )
+from ops.release.deploy import deploy
 from ops.release.hooks import BEFORE, Hooks
 from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, running, step, uninterrupted
 
@@ -88,10 +89,8 @@ def up() -> None:
     wait_for_own(config, certificates)
     wait_for_certificates(config, since)
     print(f"\n{config.address}")
-    ours, row = (
-        f"label=com.docker.compose.project={config.project}",
-        '{{.Label "com.docker.compose.service"}}\t{{.Status}}',
-    )
+    ours = f"label=com.docker.compose.project={config.project}"
+    row = '{{.Label "com.docker.compose.service"}}\t{{.Status}}'
     print("\n".join(sorted(docker("ps", "--filter", ours, "--format", row).stdout.splitlines())))
     if said := about_checkout(release):
         print(said)
@@ -247,3 +246,31 @@ def start_stack(config: Config, hooks: Hooks, serving: bool) -> tuple[str, bool,
     if changed.difference(slots.LEFT_ALONE):
         rollout.roll_out(release, config)
     return release, not changed, migrated
+
+
+def up_on_newest() -> None:
+    """Raises Stop; what served then serves still."""
+    ensure_docker()
+    release, checkout = releases.current(), releases.of_checkout()
+    if release and checkout and not releases.is_of(release, checkout):
+        raise Stop(
+            f"Release {release} serves, and the checkout is {checkout}, which newer base images must not put into "
+            "service too: `./stack deploy` first, or check that release out.",
+            2,
+        )
+    with newest_bases(configuration()):
+        serve_all(pull=True)
+
+
+def serve_all(pull: bool) -> None:
+    """Put all that is here into service; `pull`: on the newest of what the app's Dockerfile names. Raises Stop."""
+    # An image that was built elsewhere may be in no registry.
+    options = ("--pull",) if pull and not dotenv.chosen("APP_IMAGE") else ()
+    serving, known = running(project_name(), "traefik"), releases.current()
+    # The app's layer first, where there is a stack that serves: if it fails, nothing else has changed. And the slots
+    # are replaced once: image and settings together.
+    if serving:
+        deploy(*options)
+    up()
+    if known and not serving:
+        deploy(*options)

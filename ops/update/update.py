@@ -13,7 +13,7 @@ from ops.machine.checks import configuration
 from ops.machine.images import newest_bases
 from ops.machine.install import ensure_docker
 from ops.release import releases
-from ops.release.newest import serve_all
+from ops.release.up import serve_all
 from ops.run import HERE, Stop, confirm, step, uninterrupted
 from ops.update import apply
 from ops.update.merge import (
@@ -37,18 +37,8 @@ FORWARD = re.compile(r"Update the stack from (\S+) to (\S+)(?: \(#\d+\))?")
 BACKWARD = re.compile(r"Take the stack back from (\S+) to (\S+)(?: \(#\d+\))?")
 
 
-def update(to: str | None, yes: bool, backward: bool, only_serve: bool) -> None:
-    """One of the three; `to` as in `forward`. `yes`: don't ask. Raises Stop."""
-    if only_serve:
-        serve()
-    elif backward:
-        back(yes)
-    else:
-        forward(to, yes)
-
-
 def forward(to: str | None, yes: bool) -> None:
-    """Bring the stack's files to the version `to`, or the newest, and put them into service. Raises Stop."""
+    """Bring the stack's files to the version `to`, or the newest, and serve them. `yes`: don't ask. Raises Stop."""
     check_clone()
     with lock("update"):
         here, remote = version_of("HEAD"), fetch()

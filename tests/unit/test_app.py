@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ops import dotenv
-from ops.release import app
+from ops.release import build
 from ops.run import Stop
 from tests.conftest import REPO
 
@@ -42,7 +42,7 @@ def test_dockerfile_is_chosen_by_what_is_there(folder: Path, files: dict[str, st
     """An app's own is left alone; else one of the stack's, that exists, is written down."""
     for name, text in files.items():
         (folder / name).write_text(text)
-    app.choose_dockerfile()
+    build.choose_dockerfile()
     written = dotenv.read("APP_DOCKERFILE")
     if chosen is None:
         assert written is None
@@ -57,4 +57,4 @@ def test_nothing_to_go_by_is_a_sentence(folder: Path) -> None:
     with pytest.raises(
         Stop, match=r"has neither a Dockerfile nor one of uv\.lock, poetry\.lock, requirements\.txt, py"
     ):
-        app.choose_dockerfile()
+        build.choose_dockerfile()
