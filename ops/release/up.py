@@ -92,8 +92,8 @@ def up() -> None:
     ours = f"label=com.docker.compose.project={config.project}"
     row = '{{.Label "com.docker.compose.service"}}\t{{.Status}}'
     print("\n".join(sorted(docker("ps", "--filter", ours, "--format", row).stdout.splitlines())))
-    if said := about_checkout(release):
-        print(said)
+    if another := about_checkout(release):
+        print(another)
     if said := maintenance.about_maintenance() or ask.about_pages(config):
         print(said)
     for words in cron.troubles(config):
