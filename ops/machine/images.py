@@ -99,7 +99,9 @@ def newest_bases(config: Config) -> Iterator[None]:
         raise
     finally:
         tags = "{{range .RepoTags}}{{println .}}{{end}}"
-        for one in {found.id for found in (*before.values(), *after) if found.id}:
+        # One that is named by its digest has no tag either.
+        named = {"", *(known(image).id for image in before)}
+        for one in {found.id for found in (*before.values(), *after)} - named:
             if not docker("image", "inspect", "--format", tags, one, check=False).stdout.strip():
                 docker("image", "rm", one, check=False)
 

@@ -193,3 +193,18 @@ def test_what_no_registry_has(registry: Registry, served: Clone) -> None:
     done = served.stack("up", "--pull", PYTHON_IMAGE="stack-offline/python:3.14-slim")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("No registry has stack-offline/python:3.14-slim: made here")
+
+
+@pytest.mark.long
+def test_base_by_its_digest(registry: Registry, served: Clone) -> None:
+    """It has no tag, and is not taken for one that nobody names any more."""
+    tag = f"{registry.address}/pinned:1"
+    run(
+        "docker", "build", "--quiet", "--tag", tag, "-", input=f"FROM {base_images()['PYTHON_IMAGE']}\nLABEL pinned=1\n"
+    )
+    run("docker", "push", "--quiet", tag)
+    pinned = run("docker", "image", "inspect", "--format", "{{index .RepoDigests 0}}", tag).strip()
+    run("docker", "pull", "--quiet", pinned)
+    run("docker", "image", "rm", tag)
+    ok(served.stack("up", "--pull", PYTHON_IMAGE=pinned))
+    assert run("docker", "image", "inspect", "--format", "{{.RepoTags}}", pinned) == "[]\n"
