@@ -244,3 +244,8 @@ def engine_facts() -> dict[str, Any]:
     if "ServerVersion" not in found or found.get("ServerErrors"):
         raise Stop("\n".join(found.get("ServerErrors") or ["No Docker engine answers."]))
     return found
+
+
+def in_containerd() -> bool:
+    """Whether the engine has its images in containerd's store, as Engine 29 has by default."""
+    return "io.containerd.snapshotter" in str(engine_facts().get("DriverStatus"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ops import dotenv
 from ops.config import Config, load
-from ops.run import HERE, Stop, docker, engine_facts, inspect, running
+from ops.run import HERE, Stop, docker, engine_facts, in_containerd, inspect, running
 
 PROJECT = "COMPOSE_PROJECT_NAME"
 HANDED_OVER = ("DATABASE_URL", "PGHOST", "PGUSER", "PGDATABASE")
@@ -107,7 +107,7 @@ def check_room(pull: bool = False) -> None:
     """Raises Stop where the disk has no room for a build; `pull`: and for base images, other than those here."""
     facts, needed = engine_facts(), DISK_GB if pull or not dotenv.read("RELEASE") else BUILD_GB
     # Where containerd's image store has the images, it is on a disk of its own perhaps.
-    stores = [CONTAINERD] if "io.containerd.snapshotter" in str(facts.get("DriverStatus")) else []
+    stores = [CONTAINERD] if in_containerd() else []
     roots = [root for root in (facts["DockerRootDir"], *stores) if Path(root).is_dir()]
     free, root = min((shutil.disk_usage(root).free / 1e9, root) for root in roots or ["/"])
     if free < needed:

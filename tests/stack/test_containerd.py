@@ -17,7 +17,10 @@ OLD = "stack-test/postgres:17"
 @pytest.fixture(scope="module")
 def abroad(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abroad]:
     """A stack that serves, whose Postgres says that it is 17."""
-    engine = Engine("containerd", "--feature=containerd-snapshotter=true")
+    # On a disk that others fill, it would forget what it has built. What is built anew is another image.
+    settings = tmp_path_factory.mktemp("engine") / "daemon.json"
+    settings.write_text('{"builder": {"gc": {"enabled": false}}}')
+    engine = Engine("containerd", "--feature=containerd-snapshotter=true", f"--config-file={settings}")
     try:
         engine.let_out()
         engine.start()
@@ -52,6 +55,8 @@ def containers(abroad: Abroad) -> dict[str, str]:
 def test_unchanged_up_restarts_nothing(abroad: Abroad) -> None:
     """A build that has nothing to do makes the same image again."""
     before = containers(abroad)
+    # Which tells `up` that there is nothing to build.
+    (abroad.folder / ".stack/built").unlink()
     assert "Nothing changed" in ok(abroad, "up")
     assert containers(abroad) == before
 
