@@ -58,7 +58,8 @@ def crowd(repository: Repository) -> Iterator[Crowd]:
         yield crowd
     print(f"{crowd.answered - before} answers, {len(crowd.failed)} failed")
     assert crowd.answered > before
-    assert len(crowd.failed) < 0.05 * (crowd.answered - before), crowd.failed
+    # Measured: 19 of 1,500 at worst, twice that is allowed. One that drained and was not noticed lost 71 of 1,747.
+    assert len(crowd.failed) < 0.025 * (crowd.answered - before), crowd.failed
 
 
 @pytest.mark.timeout(600)
