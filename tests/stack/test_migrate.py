@@ -188,7 +188,7 @@ def test_rollback_past_what_was_taken_away(serving: Clone) -> None:
     folder = serving.folder / "migrations/versions"
     (folder / "feed_reads.py").unlink(missing_ok=True)
     (folder / "f00d_takes.py").write_text(REVISIONS[0])
-    first = json.loads(serving.stack("releases", "--json").stdout)[0]["release"]
+    first = json.loads(serving.stack("releases", "--json").stdout)[-1]["release"]
     deployed = serving.stack("deploy", "--contract")
     assert deployed.returncode == 0, deployed.stderr
     back = serving.stack("rollback", first)
