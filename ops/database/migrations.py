@@ -21,6 +21,8 @@ from ops.run import HERE, ONE_SHOT, Stop, compose, docker, running, step
 
 # The tag of this checkout's image, beside the one that runs.
 TAG = "migration"
+# Seconds that a rollback waits for what it only mentions.
+AT_MOST = 20
 ALEMBIC = (*ONE_SHOT, "migrate", "/opt/stack/bin/run", "alembic")
 UNSEEN = (
     "What autogenerate doesn't see is written by hand, a new value of an enum for one: "
@@ -61,9 +63,9 @@ def pending() -> tuple[list[str], str]:
     return current, statements(current[0] if current else "base")
 
 
-def statements(start: str) -> str:
-    """What the migrations of the release in `override` would run from that revision on. Raises Stop."""
-    printed = compose(*ALEMBIC, "upgrade", f"{start}:heads", "--sql").stdout
+def statements(start: str, seconds: float | None = None) -> str:
+    """What the migrations of the release in `override` would run from there. Raises Stop, late TimeoutExpired."""
+    printed = compose(*ALEMBIC, "upgrade", f"{start}:heads", "--sql", seconds=seconds).stdout
     found = re.search(r"(?:BEGIN;$|^-- Running upgrade).*", printed, re.MULTILINE | re.DOTALL)
     return found.group().strip() if found and "-- Running upgrade" in printed else ""
 
@@ -106,8 +108,8 @@ def mention_what_is_gone(project: str, release: str, current: str | None) -> Non
     with step("Look what the migrations since then have taken away"):
         override("RELEASE", current)
         try:
-            taken = taken_away(statements(before["heads"][0]))
-        except Stop as unknown:
+            taken = taken_away(statements(before["heads"][0], AT_MOST))
+        except (Stop, subprocess.TimeoutExpired) as unknown:
             print(f"What they have taken away is not known: {str(unknown).splitlines()[-1]}", file=sys.stderr)
             return
     if taken:
