@@ -28,6 +28,14 @@ DEFAULTS = {
     b"cross-origin-resource-policy": b"same-origin",
 }
 POLICY = b"content-security-policy"
+# Traefik's mark on a request for which no proxy vouches: traefik/dynamic/headers.yaml. An app may believe no header of
+# such a one that begins so, whatever the rest of its name, but for Traefik's own.
+OUTSIDE = b"x-from-outside"
+VOUCHED = (
+    *(b"x-forwarded-", b"x-auth-request-", b"x-authenticated-", b"x-webauth-", b"x-remote-", b"remote-"),
+    *(b"x-goog-authenticated-", b"x-amzn-oidc-", b"x-ms-client-principal", b"cf-access-", b"tailscale-", OUTSIDE),
+)
+TRAEFIKS = {b"x-forwarded-" + name for name in (b"for", b"proto", b"host", b"port", b"server")}
 
 
 def documentation(app: Any, prefix: str = "") -> Iterator[str]:
@@ -42,7 +50,10 @@ def documentation(app: Any, prefix: str = "") -> Iterator[str]:
 
 
 class Headers:
-    """Adds what an answer lacks; `policy` is the Content-Security-Policy of all but FastAPI's own `pages`."""
+    """Leaves out of a request what nobody vouches for, and adds what an answer lacks.
+
+    `policy` is the Content-Security-Policy of all but FastAPI's own `pages`.
+    """
 
     # Whether the slot does. Who has a connection to it makes another, to another slot: one that ends in the moment in
     # which a request is sent is a request that fails, where no Traefik stands between.
@@ -55,6 +66,10 @@ class Headers:
         self.told = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = scope.get("headers", ())
+        if any(name == OUTSIDE for name, _ in given):
+            kept = [one for one in given if one[0] in TRAEFIKS or not one[0].startswith(VOUCHED)]
+            scope = {**scope, "headers": kept}
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
 

@@ -46,6 +46,23 @@ def test_the_apps_own_wins(name: bytes) -> None:
     assert len(found) == len(DEFAULTS) + 1
 
 
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_what_nobody_vouches_for(kind: str) -> None:
+    """Where Traefik says that a request is from outside, no header passes that begins as a gateway's do."""
+    seen: list[bytes] = []
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        seen.extend(name for name, _ in scope["headers"])
+
+    names = [b"x-forwarded-for", b"x-forwarded-roles", b"remote-invented", b"x-auth-token", b"accept"]
+    for mark, passed in (([], names), ([b"x-from-outside"], [b"x-forwarded-for", b"x-auth-token", b"accept"])):
+        seen.clear()
+        scope = {"type": kind, "path": "/", "headers": [(name, b"x") for name in [*mark, *names]]}
+        neither: Any = None
+        asyncio.run(Headers(app, None)(scope, neither, neither))
+        assert seen == passed
+
+
 def test_policy_of_a_setting() -> None:
     """CONTENT_SECURITY_POLICY is the default then, but not for FastAPI's own pages."""
     headers = answering(policy="default-src 'self'")
