@@ -105,13 +105,13 @@ def test_full_disk(repository: Repository) -> None:
 
 def test_full_disk_of_the_image_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With containerd's image store the images are on its disk, which may have less room than the engine's."""
-    facts = {"DockerRootDir": str(tmp_path), "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
-    monkeypatch.setattr(checks, "engine_facts", lambda: facts)
+    monkeypatch.setattr(checks, "engine_facts", lambda: {"DockerRootDir": str(tmp_path)})
+    monkeypatch.setattr(checks, "in_containerd", lambda: True)
     # Nothing is free there.
     monkeypatch.setattr(checks, "CONTAINERD", "/proc")
     with pytest.raises(Stop, match=r"The disk under /proc has 0\.0 GB left"):
         checks.check_room()
-    facts["DriverStatus"] = []
+    monkeypatch.setattr(checks, "in_containerd", lambda: False)
     checks.check_room()
 
 
