@@ -193,7 +193,8 @@ def test_what_a_role_has_set_for_itself_is_reset(empty: Database) -> None:
                 empty.app_url, options="-c default_transaction_read_only=off -c statement_timeout=0"
             ) as app:
                 app.execute(statement.encode())
-        pooled = psycopg.connect(empty.app_url, autocommit=True, options="-c statement_timeout=0")
+        lasting = "-c statement_timeout=0 -c idle_session_timeout=0"
+        pooled = psycopg.connect(empty.app_url, autocommit=True, options=lasting)
         with psycopg.connect(empty.app_url) as broken, pytest.raises(psycopg.Error):
             broken.execute("CREATE TEMPORARY TABLE mine (id int)")
         # Twice: nothing is wrong with what is right.
