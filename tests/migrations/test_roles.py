@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -194,16 +195,15 @@ def test_what_a_role_has_set_for_itself_is_reset(empty: Database) -> None:
             ) as app:
                 app.execute(statement.encode())
         lasting = "-c statement_timeout=0 -c idle_session_timeout=0"
-        pooled = psycopg.connect(empty.app_url, autocommit=True, options=lasting)
-        with psycopg.connect(empty.app_url) as broken, pytest.raises(psycopg.Error):
-            broken.execute("CREATE TEMPORARY TABLE mine (id int)")
-        # Twice: nothing is wrong with what is right.
-        for _ in range(2):
-            assert rights(empty.server, STATEMENT_TIMEOUT="7", IDLE_TRANSACTION_TIMEOUT="0") == ""
-        # It began with what was set: it would go on with that for as long as it is kept.
-        with pytest.raises(psycopg.OperationalError, match="terminat"):
-            pooled.execute("SELECT 1")
-        pooled.close()
+        with closing(psycopg.connect(empty.app_url, autocommit=True, options=lasting)) as pooled:
+            with psycopg.connect(empty.app_url) as broken, pytest.raises(psycopg.Error):
+                broken.execute("CREATE TEMPORARY TABLE mine (id int)")
+            # Twice: nothing is wrong with what is right.
+            for _ in range(2):
+                assert rights(empty.server, STATEMENT_TIMEOUT="7", IDLE_TRANSACTION_TIMEOUT="0") == ""
+            # It began with what was set: it would go on with that for as long as it is kept.
+            with pytest.raises(psycopg.OperationalError, match="terminat"):
+                pooled.execute("SELECT 1")
         with psycopg.connect(empty.app_url) as app:
             assert rights(empty.server, STATEMENT_TIMEOUT="7", IDLE_TRANSACTION_TIMEOUT="0") == ""
             shown = app.execute(
