@@ -74,6 +74,7 @@ def segments(clone: Clone) -> list[str]:
     return sorted(name[8:] for name in found if len(name) == 24)
 
 
+@pytest.mark.long
 def test_idle(backed_up: Clone) -> None:
     """With nothing to do it starts no process, neither to look nor to keep house: it has one connection to ask by."""
     wait_until(lambda: kept_house(backed_up), 150)

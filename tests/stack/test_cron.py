@@ -102,6 +102,7 @@ def test_what_comes_due_while_the_old_one_finishes_is_made_up_for(jobs: Jobs) ->
     jobs.check()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_deploy_waits_for_the_job_under_way(jobs: Jobs) -> None:
     """It ends with the release that it began with, and no run is lost or doubled."""

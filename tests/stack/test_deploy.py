@@ -257,6 +257,7 @@ def test_killed_deploy_is_finished_by_the_next_command(
     assert serves(repository, release if then == "deploy" else serving)
 
 
+@pytest.mark.long
 def test_same_code_on_another_base(repository: Repository, load: Load) -> None:
     """It is another release, and the one before is still there to go back to."""
     [before] = set(repository.releases().values())
