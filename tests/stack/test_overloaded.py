@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx2
 import pytest
 
-from tests.stack.stacks import Repository, wait_until
+from tests.stack.load import none_fails
+from tests.stack.stacks import Repository, base_images, inspect, run, wait_until
 
 CLIENTS = 48
 # Of a route that blocks the event loop: four workers then have requests of 6 s in front of each.
@@ -75,3 +77,37 @@ def test_way_back_under_overload(repository: Repository, crowd: Crowd) -> None:
     assert set(repository.releases().values()) == {serving}
     done = repository.stack("up")
     assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def busy_machine(repository: Repository) -> Iterator[None]:
+    """Eight containers beside the stack, each with as much right to the CPUs as a slot, for 150 s at most."""
+    names = [f"{repository.project}-busy-{number}" for number in range(8)]
+    # `timeout` as PID 1 would fail.
+    limits = ("--init", "--network", "none", "--memory", "16m", "--pids-limit", "8", "--entrypoint", "timeout")
+    try:
+        for name in names:
+            argv = ("--detach", "--rm", "--name", name, *limits, base_images()["PYTHON_IMAGE"])
+            run("docker", "run", *argv, "150", "sh", "-c", "while :; do :; done")
+        assert all(inspect(name)["State"]["Running"] for name in names)
+        yield
+    finally:
+        for name in names:
+            run("docker", "rm", "--force", name, check=False)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_releases_on_a_busy_machine(repository: Repository) -> None:
+    """All CPUs busy: a deploy and a rollback drop no request, or one gives up, and what served before still serves."""
+    [serving] = set(repository.releases().values())
+    newer = repository.commit(**{"app__release.py": f"# not {serving}\n"})
+    with none_fails(repository.address):
+        for verb, before, wanted in (("deploy", serving, newer), ("rollback", newer, serving)):
+            with busy_machine(repository):
+                done = repository.stack(verb)
+            assert done.returncode in (0, 1), done.stderr
+            assert set(repository.releases().values()) == {before if done.returncode else wanted}
+            if done.returncode:
+                print(f"{verb}: gave up")
+                break
