@@ -136,7 +136,6 @@ def test_table_in_use_until_the_deadline(empty: Database, owner: psycopg.Connect
         long.execute("SELECT * FROM a")
         code, said = app.run(MIGRATE="alembic downgrade base", MIGRATE_DEADLINE="4")
     assert code == 1
-    assert "A table is in use; trying again." in said
     assert said.endswith("Failed: downgrade a ->. The schema is at a.\n")
     assert "canceling statement due to lock timeout" in said
     assert state(owner) == before
