@@ -4,12 +4,14 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
 
 from tests.conftest import REPO, Database, Server
+from tests.migrations.runs import WHOLE, build
 
 MAY = [
     "INSERT INTO orders (name) VALUES ('x')",
@@ -176,6 +178,23 @@ def rights(server: Server, **settings: str) -> str:
     return subprocess.run(argv, env=here, capture_output=True, text=True, timeout=60).stderr
 
 
+def test_driver_that_reads_no_pgoptions(empty: Database, tmp_path: Path) -> None:
+    """As asyncpg: its migration waits for a table in use no longer than any other, for the role says so too."""
+    assert empty.server
+    app = build(tmp_path, empty, a=WHOLE.format("a", "SELECT 1"))
+    app.migrate()
+    try:
+        assert rights(empty.server) == ""
+        with psycopg.connect(empty.app_url) as reader:
+            reader.execute("SELECT * FROM a")
+            run = app.start(MIGRATE="env --unset=PGOPTIONS alembic downgrade base")
+            run.wait_for("A table is in use; trying again.")
+        run.said()
+        assert run.returncode == 0
+    finally:
+        empty.server.sql("ALTER ROLE app RESET ALL; ALTER ROLE owner RESET ALL")
+
+
 SET = [
     "ALTER ROLE app SET default_transaction_read_only = on",
     "ALTER ROLE app SET statement_timeout = 1",
@@ -219,4 +238,5 @@ def test_what_a_role_has_set_for_itself_is_reset(empty: Database) -> None:
             with pytest.raises(InsufficientPrivilege):
                 app.execute("SET LOCAL temp_file_limit = -1")
     finally:
-        empty.server.sql("ALTER ROLE app RESET ALL; ALTER ROLE app IN DATABASE app RESET ALL")
+        resets = ("ROLE app", "ROLE app IN DATABASE app", "ROLE owner")
+        empty.server.sql("; ".join(f"ALTER {what} RESET ALL" for what in resets))
