@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ops.config import Config
-from ops.run import Stop, docker, inspect, running
+from ops.run import Stop, docker, inspect, running, uninterrupted
 
 # The services whose images are of it.
 SERVICES = ("postgres", "backup")
-# The tag under which an upgrade, and a `./stack up` that builds, keep what runs. By its id alone containerd's image
-# store forgets an image as soon as a build takes its name.
+# The tag under which an upgrade, and an `up` or a `restore` that builds, keep what runs. By its id alone
+# containerd's image store forgets an image as soon as a build takes its name.
 WAY_BACK = "before-upgrade"
 
 
@@ -64,6 +65,18 @@ def put_back(images: dict[str, str]) -> None:
     """Make what Compose starts by these names what was kept under these tags."""
     for name, kept in images.items():
         docker("tag", kept, name)
+
+
+@contextlib.contextmanager
+def put_back_on_failure(images: dict[str, str]) -> Iterator[None]:
+    """A failure within puts the images back, and forgets their tags."""
+    try:
+        yield
+    except BaseException:
+        with uninterrupted():
+            put_back(images)
+            forget_images(images)
+        raise
 
 
 def forget_images(images: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ from ops.database.backup import refuse_elsewhere
 from ops.database.switch import Journal, begin, settle, switch
 from ops.lock import lock
 from ops.release import releases, slots
-from ops.release.build import build_all, is_built, prepared
+from ops.release.build import build_all, built_here, is_built, prepared, remember_built
 from ops.run import ONE_SHOT, compose, compose_json, confirm, run_with, running, step
 from ops.words import size
 
@@ -24,19 +24,24 @@ def restore(to: str, yes: bool, bucket: bool = False) -> None:
     with lock("restore"):
         config = settle(config, again=True)
         major.refuse_another(config)
-        with step("Build the images"):
-            release = build_all(config.project, is_built())
-        new = f"{config.project}_postgres-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
-        # Before the first `compose run`, which makes all of the project's volumes.
-        journal = begin(config, "restore", new)
-        if running(config.project, "postgres") and not running(config.project, "backup"):
-            # What was written while it was away, it fetches first.
-            slots.start_backup()
-        source = ("bucket",) if bucket else ()
-        plan = compose_json(*ONE_SHOT, "backup", "plan", to, *source)
-        show_plan(config.project, plan, journal)
-        confirm("Go on?", yes)
+        built = is_built()
+        before = {} if built else major.keep_images(config, built_here(config))
+        with major.put_back_on_failure(before):
+            with step("Build the images"):
+                release = build_all(config.project, built)
+            new = f"{config.project}_postgres-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
+            # Before the first `compose run`, which makes all of the project's volumes.
+            journal = begin(config, "restore", new, before)
+            if running(config.project, "postgres") and not running(config.project, "backup"):
+                # What was written while it was away, it fetches first.
+                slots.start_backup()
+            source = ("bucket",) if bucket else ()
+            plan = compose_json(*ONE_SHOT, "backup", "plan", to, *source)
+            show_plan(config.project, plan, journal)
+            confirm("Go on?", yes)
         switch(config, journal, lambda: recover(config.project, new, to, *source))
+        if not built:
+            remember_built()
         slots.keep(config.project, release)
     print(f"\nRestored to {plan['to']}, in {time.monotonic() - begun:.1f} s.")
     if journal.old:

@@ -6,7 +6,7 @@ import time
 
 from ops.config import override
 from ops.database.backup import backup, refuse_elsewhere, verify
-from ops.database.major import SERVICES, forget_images, keep_images, put_back, versions
+from ops.database.major import SERVICES, keep_images, put_back_on_failure, versions
 from ops.database.switch import VOLUME_SETTING, begin, settle, switch
 from ops.lock import lock
 from ops.machine.checks import configuration
@@ -33,7 +33,7 @@ def upgrade(yes: bool) -> None:
                 "Postgres and its backups must run to be upgraded, and the images that they run must still be there: "
                 "./stack up, with POSTGRES_IMAGE as it was."
             )
-        try:
+        with put_back_on_failure(before):
             with step("Build the images"):
                 # Not Traefik's, which would start anew for it.
                 build(*SERVICES)
@@ -47,10 +47,6 @@ def upgrade(yes: bool) -> None:
             # While what runs is still the old one.
             backup(config.project)
             verify(config.project)
-        except BaseException:
-            put_back(before)
-            forget_images(before)
-            raise
         switch(config, journal, lambda: copy_database(new))
         slots.keep(config.project, release)
     print(f"\nPostgres {majors[1]} serves, after {time.monotonic() - begun:.1f} s; its backups begin with a full one.")

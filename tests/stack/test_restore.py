@@ -4,8 +4,9 @@ import re
 
 import pytest
 
+from ops.database.major import WAY_BACK
 from tests.stack.backups import inside, is_well, ok, settled, stored, two_notes
-from tests.stack.stacks import Clone, wait_until
+from tests.stack.stacks import Clone, run, wait_until
 
 
 def archive_two(clone: Clone) -> str:
@@ -53,6 +54,27 @@ def test_back_to_the_old_volume(backed_up: Clone) -> None:
     newest = stored(backed_up)
     ok(backed_up.stack("restore", "--to", "latest", "--yes"))
     assert stored(backed_up) == newest
+
+
+def test_postgres_that_does_not_start(backed_up: Clone) -> None:
+    """A restore that builds another Postgres, which ends: what served serves again, of the image that it had."""
+    target = two_notes(backed_up)
+    there, before = stored(backed_up), {name: one["Image"] for name, one in backed_up.containers().items()}
+    dockerfile = backed_up.folder / "postgres/Dockerfile"
+    good = dockerfile.read_text()
+    dockerfile.write_text(good + 'CMD ["false"]\n')
+    try:
+        done = backed_up.stack("restore", "--to", target, "--yes")
+    finally:
+        dockerfile.write_text(good)
+    assert done.returncode == 1
+    assert "==> Go back to the old volume: " in done.stderr
+    assert {name: one["Image"] for name, one in backed_up.containers().items()} == before
+    assert is_well(backed_up)
+    assert stored(backed_up) == there
+    assert WAY_BACK not in run("docker", "image", "ls", f"{backed_up.project}-*")
+    ok(backed_up.stack("up"))
+    assert stored(backed_up) == there
 
 
 @pytest.mark.long
