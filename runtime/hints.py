@@ -20,6 +20,14 @@ HINTS = {
     r'no pg_hba\.conf entry .*database "(?!app")|database "(?!app")[^"]*" does not exist': (
         "The one database is called app."
     ),
+    r"No module named 'psycopg2?'|The loaded 'psycopg2?' is not async": (
+        "SQLAlchemy takes psycopg for a postgresql:// URL. For asyncpg write into app.env: "
+        "DATABASE_URL=postgresql+asyncpg://app:x@127.0.0.1:5432/app"
+    ),
+    r"Can't locate revision identified by": (
+        "The database holds the schema of another app, the sample's perhaps. To begin with an empty one: `docker "
+        "compose down --volumes`, which deletes it and its backups, then `./stack up`."
+    ),
 }
 told: "set[str]" = set()
 

@@ -98,14 +98,11 @@ def build_release(project: str, *options: str, again: bool = False) -> str:
     return release
 
 
-def build_all(project: str, built: bool) -> str:
-    """Build every image, unless `built`, and the app's of this checkout where no release serves; return the release.
-
-    Raises Stop.
-    """
+def build_all(project: str, built: bool, anew: bool = False) -> str:
+    """Build every image, unless `built`, and the app's as `release_to_serve` does; return the release. Raises Stop."""
     if not built:
         build(*built_here(parse(resolved())))
-    return release_to_serve(project)
+    return release_to_serve(project, anew)
 
 
 def remember_built() -> None:
@@ -114,9 +111,12 @@ def remember_built() -> None:
         dotenv.replace_file(BUILT, made)
 
 
-def release_to_serve(project: str) -> str:
-    """The release that serves; where there is none, or its image is gone, that of this checkout, built. Raises Stop."""
-    release = releases.current()
+def release_to_serve(project: str, anew: bool = False) -> str:
+    """The release that serves; where there is none, or its image is gone, that of this checkout, built. Raises Stop.
+
+    `anew`: this checkout's in any case.
+    """
+    release = None if anew else releases.current()
     if not release or not releases.image_id(project, release):
         return build_release(project)
     override("RELEASE", release)

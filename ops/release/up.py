@@ -12,7 +12,7 @@ from ops.config import OF_THE_STACK, Config, project_name
 from ops.database import major, owner
 from ops.database.backup import state_of_backups
 from ops.database.switch import settle
-from ops.database.volumes import holds_database
+from ops.database.volumes import holds_database, volumes
 from ops.door import ask, maintenance
 from ops.door.certificate import check_names, check_store, wait_for_certificates
 from ops.door.front import check_networks, forget_stuck, go_back
@@ -39,7 +39,10 @@ from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, running
 
 
 def up() -> None:
-    """Start what isn't running, from the current release, or from this checkout where there is none. Raises Stop."""
+    """Start what isn't running, from the current release, or from this checkout where there is none, or no database.
+
+    Raises Stop.
+    """
     begun, since = time.monotonic(), f"{time.time():.3f}"
     ensure_docker()
     with lock("up"):
@@ -184,11 +187,12 @@ def start_stack(config: Config, hooks: Hooks, serving: bool) -> tuple[str, bool,
     Raises Stop.
     """
     major.refuse_another(config)
-    built = is_built()
+    built, own = is_built(), dotenv.own_postgres()
+    # Where no database goes with a release there may be another app here by now, in place of the sample.
+    anew = own and not serving and config.volumes["postgres-data"] not in volumes()
     with way_back(config, built) as touched:
         with step("Build the images"):
-            release = hooks.release = build_all(config.project, built)
-        own = dotenv.own_postgres()
+            release = hooks.release = build_all(config.project, built, anew)
         changed = slots.changed(config, release) if serving else {*slots.SLOTS, *slots.LEFT_ALONE}
         if changed and own:
             # Before the first `compose run`, which makes all of the project's volumes.

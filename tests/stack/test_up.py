@@ -52,6 +52,16 @@ def test_up_twice_then_another_app(clone: Clone) -> None:
     assert set(answers) == {200}
 
 
+def test_another_app_in_place_of_one_that_is_gone(clone: Clone) -> None:
+    """Who tried the sample and removed it with its data gets their app from the next `./stack up`."""
+    clone.compose("down", "--volumes")
+    (clone.folder / "main.py").write_text(SINGLE_FILE.replace("a single-file app", "another one"))
+    done = clone.stack("up", APP="main:app")
+    assert done.returncode == 0, done.stderr
+    with clone.client() as client:
+        assert client.get("/").json() == "another one"
+
+
 def test_app_that_can_not_be_imported(serving: Clone) -> None:
     """A mistake in the app: its place and its name are shown, and what runs goes on."""
     main = serving.folder / "app/main.py"
