@@ -24,6 +24,8 @@ HISTORY = STATE / "releases.json"
 # Releases whose images stay.
 KEPT = 5
 DRAFT = "building"
+# What is in no image, as git's pathspec: an operator who adds a worker or a hook has no other release for that.
+OPERATORS = tuple(f":(exclude){name}" for name in ("compose.override.y*ml", "hooks", "maintenance.html"))
 # What runtime/Dockerfile runs, as the build cache describes it: no other build on the machine has that layer.
 LAYER = 'description~="/mnt/stack/install.sh /mnt/stack"'
 
@@ -112,9 +114,10 @@ def revision(folder: Path) -> str | None:
     if folder == HERE and git("rev-parse", "--show-toplevel") != str(HERE):
         return None
     name = git("rev-parse", "--short=12", "HEAD")
-    if name and git("status", "--porcelain", "."):
-        content = hashlib.sha256(os.fsencode(str(git("diff", "HEAD", "--binary", "."))))
-        for path in str(git("ls-files", "-z", "--others", "--exclude-standard", ".")).split("\0"):
+    where = (".", *(OPERATORS if folder == HERE else ()))
+    if name and git("status", "--porcelain", *where):
+        content = hashlib.sha256(os.fsencode(str(git("diff", "HEAD", "--binary", *where))))
+        for path in str(git("ls-files", "-z", "--others", "--exclude-standard", *where)).split("\0"):
             content.update(os.fsencode(path))
             with contextlib.suppress(OSError):
                 content.update((folder / path).read_bytes() if path else b"")

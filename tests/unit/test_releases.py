@@ -86,7 +86,7 @@ def test_serves_since_it_began_to(file: Path) -> None:
     assert one.since > "2026-11-02 10:00:00+01:00"
 
 
-def test_name_of_what_is_not_committed(tmp_path: Path) -> None:
+def test_name_of_what_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its content: the same at each look, another after each change, whichever kind of file it is in."""
 
     def git(*argv: str) -> None:
@@ -113,4 +113,13 @@ def test_name_of_what_is_not_committed(tmp_path: Path) -> None:
     assert len(seen) == 5
     git("add", "--all")
     git("commit", "--quiet", "--message", "Two")
-    assert "dirty" not in str(releases.revision(tmp_path))
+    committed = str(releases.revision(tmp_path))
+    assert "dirty" not in committed
+    # What is the operator's is in no image, and in no release.
+    monkeypatch.setattr(releases, "HERE", tmp_path)
+    (tmp_path / "hooks").mkdir()
+    for name in ("compose.override.yaml", "hooks/after-deploy", "maintenance.html"):
+        (tmp_path / name).write_text("")
+    assert releases.revision(tmp_path) == committed
+    (tmp_path / "main.py").write_text("app = 3\n")
+    assert str(releases.revision(tmp_path)).startswith(f"{committed}-dirty-")
