@@ -17,7 +17,7 @@ from tests.deploy.kustomize import render
 
 FOLDER = REPO / "deploy/kubernetes"
 # The oldest whose API has all that is asked for, and the newest that is known.
-VERSIONS = ("1.27", kubernetes_validate.latest_version())
+VERSIONS = ("1.28", kubernetes_validate.latest_version())
 Found = list[dict[str, Any]]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPO
 from tests.stack.stacks import CLEAN, Clone, Stack, inspect, run
 
 
@@ -160,6 +161,30 @@ def upgrade():
     assert op.get_bind().exec_driver_sql("SELECT 1").scalar() == 1
 """,
 )
+
+
+def test_data_from_another_postgres(serving: Clone) -> None:
+    """The page's own commands: the rows are here, the schema is the code's, and the app may do what it always may."""
+    section = (REPO / "docs/database.md").read_text().partition("\n## Bring your data\n")[2].partition("\n## ")[0]
+    given = re.findall(r"^\d\. .*`(docker compose [^`]*)`", section, re.MULTILINE)
+    assert len(given) == 3
+    serving.psql("INSERT INTO notes (text) VALUES ('from elsewhere')")
+    dump = "docker compose exec -T -u owner postgres pg_dump --format=custom app > shop.dump"
+    run("sh", "-ec", dump, cwd=serving.folder)
+    serving.psql("DELETE FROM notes")
+    assert serving.stack("maintenance", "on").returncode == 0
+    for command in given:
+        run("sh", "-ec", command, cwd=serving.folder)
+    done = serving.stack("up")
+    assert done.returncode == 0, done.stderr
+    assert serving.stack("maintenance", "off").returncode == 0
+    with serving.client() as client:
+        assert client.get("/health").json()["at_head"] is True
+        assert [one["text"] for one in client.get("/notes").json()] == ["from elsewhere"]
+        assert client.post("/notes", json={"text": "written here"}).status_code == 201
+    assert "permission denied" in serving.compose(
+        *("exec", "-T", "-u", "app", "postgres", "psql", "app", "-c", "DELETE FROM alembic_version"), check=False
+    )
 
 
 def test_deploy_that_takes_something_away(serving: Clone) -> None:
