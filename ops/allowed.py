@@ -9,7 +9,7 @@ from ops import dotenv
 from ops.run import HERE, Stop
 
 NUMBER = r"[1-9]\d{0,8}"
-# The second is that of the first for migrations. Both may hold a password.
+# The second is the same database, for migrations. Both may hold a password.
 URLS = ("DATABASE_URL", "MIGRATION_DATABASE_URL")
 # Of what the app asks of Postgres; and the seconds where one is empty, as in postgres/rights.
 TIMEOUTS = {"STATEMENT_TIMEOUT": 60, "LOCK_TIMEOUT": 30, "IDLE_TRANSACTION_TIMEOUT": 60}

@@ -47,7 +47,7 @@ def write(values: dict[str, str], reason: str) -> None:
     """Set these, where they stand or, below `reason`, at the end. All else stays; a reader sees the old or the new."""
     new, added = text(), []
     for name, value in values.items():
-        new, replaced = re.subn(rf"^\s*{name}=.*$", f"{name}={value}", new, flags=re.MULTILINE)
+        new, replaced = re.subn(rf"^[ \t]*{name}=.*$", f"{name}={value}", new, flags=re.MULTILINE)
         if not replaced:
             added.append(f"{name}={value}")
     if added:
@@ -68,6 +68,8 @@ def replace_file(path: Path, content: str, mode: int | None = None) -> None:
 
     `mode`: the rights instead.
     """
+    # A link stays one, to what is written.
+    path = path.resolve()
     draft = path.with_name(f"{path.name}.new")
     private = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     # What is no UTF-8 stays as it is, too.

@@ -63,7 +63,7 @@ def denied(path: Path) -> Stop:
     while not os.path.lexists(path):
         path = path.parent
     owner, me = user_name(path.stat().st_uid), user_name(os.geteuid())
-    return Stop(f"{path} is of {owner}, and {me} may not use it as ./stack does: run this as {owner}.")
+    return Stop(f"{path} belongs to {owner}, and {me} may not read or write it. Run this as {owner}.")
 
 
 def user_name(number: int) -> str:

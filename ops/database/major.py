@@ -34,7 +34,7 @@ def major(found: dict[str, Any]) -> int:
 
 
 def refuse_another(config: Config) -> None:
-    """Raises Stop when POSTGRES_IMAGE is of another major version than runs. Where nothing runs, `tune` sees to it.
+    """Raises Stop when POSTGRES_IMAGE is of another major version than runs. Where none runs, postgres/tune refuses.
 
     Before the build: plain `docker compose up` would start what that makes on a database that it can't read.
     """

@@ -49,8 +49,8 @@ def check_volume(config: Config) -> None:
     if lost:
         raise Stop(
             f"The project {config.project}, which this folder's name makes it, has no database. Some here are of no "
-            f"folder any more:\n{volume_table(lost)}\nIf one is yours, because the folder was renamed: set {PROJECT} "
-            f"in .env to what stands before its `_`. For a new, empty one: {PROJECT}={config.project}.",
+            f"folder any more:\n{volume_table(lost)}\nIf one is yours, because the folder was renamed, name it in "
+            f".env: for shop_postgres-data that is {PROJECT}=shop. For a new, empty one: {PROJECT}={config.project}.",
             2,
         )
 
@@ -77,5 +77,5 @@ def remember(project: str) -> None:
     for container in running(project, "postgres"):
         write = ("sh", "-c", f'printf %s "$0" > {MOUNTED}/{RECORD}', str(HERE))
         docker("exec", container, *write, check=False)
-        if not dotenv.chosen(PROJECT):
-            dotenv.write({PROJECT: project}, "This stack's name, whatever the folder's is. Written by ./stack.")
+    if not dotenv.chosen(PROJECT):
+        dotenv.write({PROJECT: project}, "This stack's name, whatever the folder's is. Written by ./stack.")

@@ -10,8 +10,9 @@ from ops.database import major
 from ops.database.backup import refuse_elsewhere
 from ops.database.switch import Journal, begin, settle, switch
 from ops.lock import lock
+from ops.machine.plan import check_sizes
 from ops.release import releases, slots
-from ops.release.build import build_all, built_here, is_built, prepared, remember_built
+from ops.release.build import build_all, built_here, check_release, is_built, prepared, remember_built
 from ops.run import ONE_SHOT, compose, compose_json, confirm, run_with, running, step
 from ops.words import size
 
@@ -23,6 +24,7 @@ def restore(to: str, yes: bool, bucket: bool = False) -> None:
     config = prepared()
     with lock("restore"):
         config = settle(config, again=True)
+        check_sizes(config)
         major.refuse_another(config)
         built = is_built()
         before = {} if built else major.keep_images(config, built_here(config))
@@ -38,6 +40,7 @@ def restore(to: str, yes: bool, bucket: bool = False) -> None:
             source = ("bucket",) if bucket else ()
             plan = compose_json(*ONE_SHOT, "backup", "plan", to, *source)
             show_plan(config.project, plan, journal)
+            check_release(config, release)
             confirm("Go on?", yes)
         switch(config, journal, lambda: recover(config.project, new, to, *source))
         if not built:

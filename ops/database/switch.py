@@ -1,7 +1,8 @@
 """From one data volume to another, for a restore or an upgrade: each step is written down before it is taken.
 
-Until Postgres starts on the new volume a failure, an interruption or a kill leads back to the old one. From there it
-goes on, whoever is killed: what a slot, or anything else on the socket, may have written to is never removed.
+Until Postgres starts on the new volume a failure, an interruption or a kill leads back to the old one. From there a
+kill leads on, and a failure leads back as long as no slot serves on the new one. A volume that Postgres has run on is
+never removed: somebody may have written to it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = 
 
 @dataclass(frozen=True)
 class Journal:
-    """What is under way: `filling` the new volume, or `starting` on it."""
+    """What is under way: `filling` the new volume, `starting` on it, or the way `back` from there."""
 
     verb: str
     new: str
@@ -63,24 +64,38 @@ def switch(config: Config, journal: Journal, fill: Callable[[], None]) -> None:
     journal.write()
     with contextlib.ExitStack() as held:
         try:
+            # One that began since.
+            refuse_programs(config.project)
             if not maintenance.switched():
                 maintenance.switch_on(config, [], journal.verb)
             with step("Stop the slots"):
                 compose("stop", *config.processes, *slots.SLOTS)
+                for one in slots.containers(config.project):
+                    # Of a profile, or out of compose.override.yaml since: it would go on writing to the old volume.
+                    if one.process and one.running:
+                        docker("stop", one.id)
             create(config, journal.new)
             fill()
             # Within: an interruption comes before it, and leads back, or waits for the end.
             held.enter_context(uninterrupted())
+            starting = replace(journal, phase="starting")
+            starting.write()
         except BaseException:
             with uninterrupted():
                 back_to_old_volume(config, journal)
             raise
-        go_on(config, replace(journal, phase="starting"))
+        go_on(config, starting)
+
+
+def refuse_programs(project: str) -> None:
+    """Raises Stop while a program of `./stack run` is at work: what it writes now would be in the old volume alone."""
+    mine = docker("ps", "--filter", f"name=^{project}-run-", "--format", "{{.Names}}").stdout.split()
+    if mine:
+        raise Stop(f"A program of `./stack run` is at work. Wait for its end, or end it: docker stop {' '.join(mine)}")
 
 
 def go_on(config: Config, journal: Journal) -> None:
     """Start on the new volume. Raises Stop; where nothing could be reached on it, the old one serves then."""
-    journal.write()
     override(VOLUME_SETTING, None)
     dotenv.write({VOLUME_SETTING: journal.new}, REASON)
     try:
@@ -97,10 +112,12 @@ def go_on(config: Config, journal: Journal) -> None:
         if journal.old and not slots.serving(config.project):
             back_to_old_volume(config, journal)
         else:
+            slots.take_snapshot()
             maintenance.end_of_verbs(config)
             journal.end()
             print(f"The volume {journal.new} is in use, and stays so: `./stack up` tries again.", file=sys.stderr)
         raise
+    slots.take_snapshot()
     maintenance.end_of_verbs(config)
     JOURNAL.unlink()
     # It serves, and stays, if they are not well.
@@ -114,12 +131,14 @@ def go_on(config: Config, journal: Journal) -> None:
 
 
 def back_to_old_volume(config: Config, journal: Journal) -> None:
-    """To the old volume. A new one that no server has run on is removed. Raises Stop."""
+    """To the old volume, as it was served. A new one that no server has run on is removed. Raises Stop."""
     major.put_back(journal.images)
     override(VOLUME_SETTING, None)
     if journal.phase == "filling":
         remove_unused(journal.new)
     else:
+        # Killed on this way, nobody may go on to the new volume: somebody may have written to the old one by then.
+        replace(journal, phase="back").write()
         compose("rm", "--stop", "--force", *config.processes, *slots.SLOTS, "postgres", check=False)
         print(f"The volume {journal.new} stays: Postgres ran on it.", file=sys.stderr)
         dotenv.write({VOLUME_SETTING: str(journal.old)}, REASON)
@@ -130,8 +149,10 @@ def back_to_old_volume(config: Config, journal: Journal) -> None:
     with step("Go back to the old volume"):
         # One that is being stopped, for a job in flight, would stay so.
         compose("stop", *config.processes, check=False) if config.processes else None
-        rollout.start(config, None)
-        slots.start_backup()
+        # With the settings that served: those here may be why it failed.
+        files = slots.AS_SERVED if slots.served_services() else ()
+        rollout.start(config, None, files)
+        slots.start_backup(files)
         ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
     maintenance.end_of_verbs(config)
     journal.end()
@@ -147,18 +168,19 @@ def settle(config: Config, again: bool = False) -> Config:
         # Killed in between: nothing is under way.
         maintenance.end_of_verbs(config)
         return config
+    not_ended = f"`./stack {journal.verb}` did not come to its end"
     with uninterrupted():
         if journal.phase == "starting":
-            print(f"`./stack {journal.verb}` was killed after it had filled {journal.new}: going on.", file=sys.stderr)
+            print(f"{not_ended}: going on with {journal.new}.", file=sys.stderr)
             go_on(config, journal)
         elif journal.old:
-            print(f"`./stack {journal.verb}` was killed on its way: back to {journal.old}.", file=sys.stderr)
+            print(f"{not_ended}: back to {journal.old}.", file=sys.stderr)
             back_to_old_volume(config, journal)
         elif again:
             remove_unused(journal.new)
         else:
             raise Stop(
-                f"`./stack {journal.verb}` did not come to its end, and there was no database before it: run it again. "
+                f"{not_ended}, and there was no database before it: run it again. "
                 f"To begin with an empty database instead: rm {JOURNAL}",
                 2,
             )
@@ -166,7 +188,11 @@ def settle(config: Config, again: bool = False) -> Config:
 
 
 def begin(config: Config, verb: str, new: str, images: dict[str, str] | None = None) -> Journal:
-    """What is about to be done: `new` takes the place of the volume that holds the database now, if one does."""
+    """What is about to be done: `new` takes the place of the volume that holds the database now, if one does.
+
+    Raises Stop.
+    """
+    refuse_programs(config.project)
     old, image = config.volumes["postgres-data"], config.services["postgres"].image
     return Journal(verb, new, old if holds_database(old, image) else None, images=images or {})
 

@@ -12,8 +12,9 @@ from ops.lock import lock
 from ops.machine.checks import configuration
 from ops.machine.images import base_images
 from ops.machine.install import ensure_docker
+from ops.machine.plan import check_sizes
 from ops.release import slots
-from ops.release.build import build, release_to_serve
+from ops.release.build import build, check_release, release_to_serve
 from ops.run import ONE_SHOT, Stop, compose_json, confirm, step
 from ops.words import size
 
@@ -27,6 +28,7 @@ def upgrade(yes: bool) -> None:
     base_images(config)
     with lock("upgrade-postgres"):
         config = settle(config)
+        check_sizes(config)
         before = keep_images(config, SERVICES)
         if len(before) < len(SERVICES):
             raise Stop(
@@ -43,6 +45,7 @@ def upgrade(yes: bool) -> None:
             new = f"{config.project}_postgres-{majors[1]}-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
             journal = begin(config, "upgrade-postgres", new, before)
             show_upgrade(majors, str(journal.old), new)
+            check_release(config, release)
             confirm("Go on?", yes)
             # While what runs is still the old one.
             backup(config.project)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ops import dotenv
 from ops.config import Config
-from ops.run import Stop, confirm, docker, forget_opened, run_with
+from ops.run import Stop, confirm, docker, forget_opened, last_line, run_with
 from ops.words import since
 
 # Where the Postgres image has the volume.
@@ -49,10 +49,14 @@ def in_volume(volume: str, image: str, *argv: str) -> subprocess.CompletedProces
 
 
 def holds_database(volume: str, image: str) -> bool:
-    """Whether there is such a volume with a database in it."""
+    """Whether there is such a volume with a database in it. Raises Stop where nobody can look."""
     if docker("volume", "inspect", volume, check=False).returncode:
         return False
-    return not in_volume(volume, image, "sh", "-c", f"ls {MOUNTED}/*/docker/PG_VERSION").returncode
+    looked = in_volume(volume, image, "sh", "-c", f"ls {MOUNTED}/*/docker/PG_VERSION")
+    # docker's own failures are 125 and more, on a full disk for one: that is no "there is none".
+    if looked.returncode > 2:
+        raise Stop(f"The volume {volume} can't be looked into: {last_line(looked.stderr)}")
+    return not looked.returncode
 
 
 def show_volumes(config: Config, remove: str | None, yes: bool) -> None:

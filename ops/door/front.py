@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import json
 from pathlib import Path
+from typing import Any
 
 from ops.config import Config
-from ops.run import HERE, Stop, compose, docker, running, step
+from ops.run import Stop, compose, docker, running, step
 
 
 def check_networks(config: Config, ipv6: Path = Path("/proc/net/if_inet6")) -> None:
@@ -36,11 +37,9 @@ def forget_stuck(project: str) -> None:
         compose("rm", "--stop", "--force", "traefik")
 
 
-def go_back(project: str, served: Path, *services: str) -> None:
-    """Have these as they were when `served`, what Compose resolved then, was written: what served goes on."""
-    known = json.loads(served.read_bytes())["services"] if served.exists() else {}
+def go_back(project: str, known: dict[str, Any], files: tuple[str, ...], *services: str) -> None:
+    """Have these as they are in `known`, what Compose resolved of each; `files` are its options for that."""
     if back := [name for name in services if known.get(name, {"scale": 0}).get("scale", 1)]:
         with step(f"Go back to {', '.join(back)} as before"):
             forget_stuck(project)
-            before = ("--project-directory", str(HERE), "--file", str(served))
-            compose(*before, "up", "--detach", "--wait", "--no-deps", *back, check=False)
+            compose(*files, "up", "--detach", "--wait", "--no-deps", *back, check=False)

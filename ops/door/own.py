@@ -79,7 +79,7 @@ def check_own(config: Config) -> list[Own]:
         if taken.der != one.der:
             raise Stop(
                 f"certificates/{taken.name}.crt is for {one.name} too, and Traefik would serve it in place of "
-                f"certificates/{one.name}.crt: put a copy of that pair there.",
+                f"certificates/{one.name}.crt: copy {taken.name}.crt and {taken.name}.key to {one.name}.crt and .key.",
                 2,
             )
     return found

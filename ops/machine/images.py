@@ -44,6 +44,8 @@ def base_images(config: Config) -> None:
     """The official images, or their stand-ins where no registry can be reached: that choice is kept in .env."""
     missing = {setting: image for setting, image in chosen_bases(config).items() if not images.exists(image)}
     chosen: dict[str, str] = {}
+    # What serves on the originals goes on on them, however long a registry is away.
+    originals = dotenv.read("RELEASE") and not any(one.startswith(images.OURS) for one in chosen_bases(config).values())
     for setting, image in missing.items():
         stand_in = images.STAND_INS[setting][0]
         # One that could not be reached is enough to go by, but what the user named is never replaced.
@@ -52,7 +54,7 @@ def base_images(config: Config) -> None:
                 pulled = docker("pull", "--quiet", image, check=False)
             if not pulled.returncode:
                 continue
-            if dotenv.chosen(setting) or not re.search(UNREACHABLE, pulled.stderr):
+            if originals or dotenv.chosen(setting) or not re.search(UNREACHABLE, pulled.stderr):
                 raise Stop(f"{setting}={image} can't be pulled: {pulled.stderr.strip()}")
         with step(f"Build a stand-in for {image}: no registry can be reached"):
             try:

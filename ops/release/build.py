@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 from ops import dotenv
@@ -117,7 +118,10 @@ def release_to_serve(project: str, anew: bool = False) -> str:
     `anew`: this checkout's in any case.
     """
     release = None if anew else releases.current()
-    if not release or not releases.image_id(project, release):
+    if release and not releases.image_id(project, release):
+        print(f"{releases.removed(release)} This checkout takes its place.", file=sys.stderr)
+        release = None
+    if not release:
         return build_release(project)
     override("RELEASE", release)
     return release

@@ -93,7 +93,8 @@ def put_into_service(
 def name_this_moment(project: str, release: str) -> str | None:
     """Take a restore point; return the command that leads back to it, None when there is none to be had."""
     try:
-        return restore_point(project, f"before-{release}-{time.strftime('%H%M%S', time.gmtime())}")
+        # A name may have 60 characters: backup/jobs.py.
+        return restore_point(project, f"before-{release[:46]}-{time.strftime('%H%M%S', time.gmtime())}")
     except Stop as failure:
         print(f"There is no restore point from before this deploy: {failure}", file=sys.stderr)
         return None

@@ -6,14 +6,13 @@ accessory, a Redis say: it is started first, and a deploy leaves it alone.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 
 from ops.config import OF_THE_STACK, ROLE, Config
 from ops.release import slots
-from ops.release.slots import SNAPSHOT, Container
-from ops.run import GONE, HERE, PROGRESS, Stop, compose, docker, inspect, running, step
+from ops.release.slots import Container
+from ops.run import GONE, PROGRESS, Stop, compose, docker, inspect, running, step
 
 NOT_PLACED = "The static files can't be put in place:"
 
@@ -29,11 +28,9 @@ def start_accessories(config: Config, names: list[str]) -> None:
             for name in names:
                 wait_until_healthy(config, name, config.deploy_timeout, before)
     except (Stop, KeyboardInterrupt):
-        served = set(json.loads(SNAPSHOT.read_bytes())["services"]) if SNAPSHOT.exists() else set()
-        if back := sorted(served.intersection(names)):
+        if back := sorted(slots.served_services().keys() & {*names}):
             with step(f"Go back to {', '.join(back)} as before"):
-                files = ("--project-directory", str(HERE), "--file", str(SNAPSHOT))
-                compose(*files, "up", "--detach", "--no-deps", *back, check=False)
+                compose(*slots.AS_SERVED, "up", "--detach", "--no-deps", *back, check=False)
         raise
 
 

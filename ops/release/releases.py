@@ -137,8 +137,8 @@ def record(project: str, release: str, rolled_back: str | None = None) -> None:
     before, image = listed.get(release), image_id(project, release)
     if rolled_back in listed:
         listed[rolled_back] = replace(listed[rolled_back], rolled_back=True)
-    else:
-        listed.pop(release, None)
+    # Last, or those that failed after it would be the last five, whose images stay.
+    listed.pop(release, None)
     now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
     since = before.since if before and before.image == image and current() == release else now
     listed[release] = Release(release, image, since)
@@ -207,6 +207,6 @@ def unknown_revision(project: str, revision: str | None) -> list[str]:
     if not graph or set(str(revision).split()) <= graph.keys():
         return []
     return [
-        f"The schema is at revision {revision}, which the release {release} doesn't know: deploy the release that it "
-        "is of, or a newer one."
+        f"The schema is at revision {revision}, which the release {release} doesn't know: deploy the release that made "
+        "it, or a newer one."
     ]

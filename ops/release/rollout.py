@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from ops.config import Config, override
 from ops.door import ask
 from ops.release import processes, releases, slots
-from ops.release.slots import SLOTS, SNAPSHOT, Container
-from ops.run import GONE, HERE, Stop, compose, docker, step
+from ops.release.slots import SLOTS, Container
+from ops.run import GONE, Stop, compose, docker, step
 
 # Seconds that a release may take to come back, however short DEPLOY_TIMEOUT is.
 BACK_SECONDS = 120
@@ -19,19 +18,20 @@ BACK_SECONDS = 120
 INTERVAL = 0.5
 
 
-def start(config: Config, ends: dict[str, int] | None) -> None:
+def start(config: Config, ends: dict[str, int] | None, files: tuple[str, ...] = ()) -> None:
     """Start all but the backups, and wait for the slots and the app's processes as a deploy does. Raises Stop.
 
     By the same clock: Docker's checks would give a slot 90 s more than DEPLOY_TIMEOUT, and its first deploy would fail.
-    `ends` as for `wait_until_ready`.
+    `ends` as for `wait_until_ready`, `files` as for `slots.start_app`.
     """
-    before = slots.now(config.project)
-    slots.start_app(before, config.processes)
+    before, known = slots.now(config.project), slots.served_services()
+    names = [name for name in config.processes if not files or name in known]
+    slots.start_app(before, names, files)
     found = slots.now(config.project)
     for slot in SLOTS:
         wait_until_ready(slot, found.get(slot), config.deploy_timeout, before.get(slot), ends)
     restarts = {one.id: one.restarts for one in before.values()}
-    for name in config.processes:
+    for name in names:
         processes.wait_until_healthy(config, name, config.deploy_timeout, restarts)
 
 
@@ -78,10 +78,10 @@ def roll_out(release: str, config: Config) -> dict[str, Any]:
 def back_to_release(release: str, touched: list[str], config: Config) -> None:
     """Bring the slots that a failed rollout touched back to `release`, the one first that it was just replacing."""
     override("RELEASE", release)
-    snapshot = json.loads(SNAPSHOT.read_bytes()) if SNAPSHOT.exists() else {"services": {"app-1": {"image": None}}}
+    served = slots.served_services()
     # Settings may have changed too, so what counts is how it was started. Compose finds no change in it.
-    known = snapshot["services"]["app-1"]["image"] == releases.image_name(config.project, release)
-    files = ("--project-directory", str(HERE), "--file", str(SNAPSHOT)) if known else ()
+    known = served and served["app-1"]["image"] == releases.image_name(config.project, release)
+    files = slots.AS_SERVED if known else ()
     for slot in reversed(touched):
         try:
             with step(f"Back to {release} in {slot}"):
@@ -91,7 +91,7 @@ def back_to_release(release: str, touched: list[str], config: Config) -> None:
                 timeout = max(config.deploy_timeout, BACK_SECONDS)
                 if slot in SLOTS:
                     replace_slot(slot, config, timeout, None, files, slot == touched[-1])
-                elif known and not snapshot["services"].get(slot, {"scale": 0}).get("scale", 1):
+                elif known and not served.get(slot, {"scale": 0}).get("scale", 1):
                     compose("rm", "--stop", "--force", slot)
                 elif slot in config.files:
                     processes.run_once(config.project, slot, processes.NOT_PLACED, files)

@@ -12,7 +12,7 @@ from ops.config import ROLE, Config, resolved
 from ops.database import owner
 from ops.lock import STATE
 from ops.release import releases
-from ops.run import GONE, HERE, Stop, compose, docker, inspect, running
+from ops.run import GONE, HERE, Stop, compose, docker, inspect, running, uninterrupted
 
 SLOTS = ("app-1", "app-2")
 # Services that a deploy leaves alone: the restart of the first two is not without a gap.
@@ -20,6 +20,8 @@ FRONT = ("traefik", "postgres")
 LEFT_ALONE = (*FRONT, "backup")
 # The configuration that serves, as Compose read it: .env, app.env and compose.yaml may have changed since.
 SNAPSHOT = STATE / "serving.json"
+# Compose's options for that configuration in place of the files here.
+AS_SERVED = ("--project-directory", str(HERE), "--file", str(SNAPSHOT))
 
 
 @dataclass(frozen=True)
@@ -141,33 +143,47 @@ def ended(found: list[Container]) -> dict[str, int]:
     return {one.id: len(said.ended) for one in found if one.service in SLOTS and (said := workers(one))}
 
 
-def start_app(found: dict[str, Container], processes: list[str]) -> None:
+def served_services() -> dict[str, Any]:
+    """What Compose resolved of each service, of the configuration that serves; {} where none has served."""
+    found: dict[str, Any] = json.loads(SNAPSHOT.read_bytes())["services"] if SNAPSHOT.exists() else {}
+    return found
+
+
+def take_snapshot() -> None:
+    """Write down that what Compose resolves now is the configuration that serves."""
+    dotenv.replace_file(SNAPSHOT, resolved())
+
+
+def start_app(found: dict[str, Container], processes: list[str], files: tuple[str, ...] = ()) -> None:
     """Start the front door, the slots, the app's processes and all that they need; `found` as `now` has it.
 
-    Returns when Postgres is healthy and the migration has run. Raises Stop.
+    Returns when Postgres is healthy and the migration has run. `files`: Compose's options for other files than those
+    here. Raises Stop.
     """
     for slot in found.keys() & set(SLOTS):
         said = workers(found[slot])
         if said and said.draining:
             # Told to stop by somebody who is gone: Compose would take it for started, and then see it end.
             docker("stop", found[slot].id, despite=GONE)
-    compose("up", "--detach", "traefik", *SLOTS, *processes)
+    compose(*files, "up", "--detach", "traefik", *SLOTS, *processes)
 
 
-def start_backup() -> None:
-    """Start the backups; if they are not well, that holds nothing up."""
+def start_backup(files: tuple[str, ...] = ()) -> None:
+    """Start the backups; if they are not well, that holds nothing up. `files` as for `start_app`."""
     # None where DATABASE_URL names another Postgres: compose.yaml.
-    compose("up", "--detach", "--no-deps", "backup")
+    compose(*files, "up", "--detach", "--no-deps", "backup")
 
 
 def keep(project: str, release: str, rolled_back: str | None = None) -> None:
     """Make what serves now what plain `docker compose` would start, and what a failed rollout goes back to."""
-    owner.remember(project)
+    # It serves: an interruption now would leave .env with another release.
+    with uninterrupted():
+        owner.remember(project)
+        take_snapshot()
+        releases.record(project, release, rolled_back)
     if not dotenv.own_postgres():
         # Nothing has used them since the last slot was replaced. The volumes stay.
         compose("rm", "--stop", "--force", "postgres", "backup", check=False)
-    dotenv.replace_file(SNAPSHOT, resolved())
-    releases.record(project, release, rolled_back)
     prune(project)
 
 
@@ -200,15 +216,14 @@ def as_it_should(found: Container) -> bool:
 def settings_of_snapshot() -> dict[str, str]:
     """Compose's hash of what each service is made with, of the configuration that serves."""
     # Of what Compose has read: of compose.yaml it would not count what comes from an env_file.
-    hashes = compose("--project-directory", str(HERE), "--file", str(SNAPSHOT), "config", "--hash", "*").stdout
+    hashes = compose(*AS_SERVED, "config", "--hash", "*").stdout
     return dict(line.split() for line in hashes.splitlines())
 
 
 def database_changed(config: Config) -> bool:
     """Whether the slots would get another database than the one that they have, or had, if any."""
-    wanted = config.services["app-1"].environment["STACK_DATABASE_URL"]
-    known = json.loads(SNAPSHOT.read_bytes()) if SNAPSHOT.exists() else None
-    return wanted != (known["services"]["app-1"]["environment"].get("STACK_DATABASE_URL") if known else "")
+    wanted, known = config.services["app-1"].environment["STACK_DATABASE_URL"], served_services().get("app-1")
+    return wanted != (known["environment"].get("STACK_DATABASE_URL") if known else "")
 
 
 def serving_now(project: str) -> str:

@@ -39,9 +39,9 @@ from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, running
 
 
 def up() -> None:
-    """Start what isn't running, from the current release, or from this checkout where there is none, or no database.
+    """Start what isn't running, from the current release. Raises Stop.
 
-    Raises Stop.
+    From this checkout where there is none, or its image is gone, or there is no database.
     """
     begun, since = time.monotonic(), f"{time.time():.3f}"
     ensure_docker()
@@ -67,6 +67,8 @@ def up() -> None:
                 path.chmod(right)
         config = settle(config)
         hooks, before = Hooks(config, "up"), running(config.project)
+        # Of one that was stopped, the containers stay what they are.
+        made_here = not running(config.project, ended=True)
         try:
             with hooks.around():
                 release, as_it_was, migrated = start_stack(config, hooks, bool(slots.serving(config.project)))
@@ -77,7 +79,7 @@ def up() -> None:
             if failed:
                 slots.show_evidence(config.project)
             if not before:
-                compose("down", check=False)
+                compose("down" if made_here else "stop", check=False)
             if failed:
                 print(f"Serving now: {slots.serving_now(config.project)}.", file=sys.stderr)
             raise
@@ -172,7 +174,7 @@ def way_back(config: Config, built: bool) -> Iterator[list[str]]:
                 # Of what is about to be replaced.
                 slots.show_evidence(config.project, *touched)
             major.put_back(kept)
-            go_back(config.project, slots.SNAPSHOT, *touched)
+            go_back(config.project, slots.served_services(), slots.AS_SERVED, *touched)
         raise
     else:
         if not built:

@@ -45,6 +45,19 @@ def volumes(clone: Clone) -> set[str]:
     return set(run("docker", "volume", "ls", "--quiet", "--filter", f"name={clone.project}_postgres-").split())
 
 
+def used_volume(clone: Clone) -> str:
+    """The volume that Postgres runs on."""
+    mounts = clone.containers()["postgres"]["Mounts"]
+    [name] = [str(mount["Name"]) for mount in mounts if mount["Destination"] == "/var/lib/postgresql"]
+    return name
+
+
+def served_volume(clone: Clone) -> str:
+    """That of the configuration that a failed `./stack up` goes back to."""
+    served = json.loads((clone.folder / ".stack/serving.json").read_text())
+    return str(served["volumes"]["postgres-data"]["name"])
+
+
 def two_notes(clone: Clone) -> str:
     """Write one before and one after a moment; that moment."""
     wait_until(lambda: settled(clone) and health(clone) == "healthy")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ops.database.volumes import holds_database
+from ops.run import Stop
 from tests.stack.backups import stored
 from tests.stack.ledger import FOREVER, Ledger
 from tests.stack.stacks import Clone, inspect, run, wait_until
@@ -110,6 +112,13 @@ def test_volume_of_a_mistyped_name(moved: Clone) -> None:
         run("docker", "image", "rm", f"{moved.project}-other-postgres")
         text = (moved.folder / ".env").read_text()
         (moved.folder / ".env").write_text(text.replace(f"POSTGRES_VOLUME={moved.project}_mistyped\n", ""))
+
+
+def test_volume_that_nobody_can_look_into(moved: Clone) -> None:
+    """Docker's own failure, as on a full disk, is not taken for a volume without a database."""
+    name = f"{moved.project}_postgres-20261101000000"
+    with pytest.raises(Stop, match=f"The volume {name} can't be looked into: "):
+        holds_database(name, "localhost:1/nosuch")
 
 
 def test_lock_is_free_after_a_kill(moved: Clone) -> None:

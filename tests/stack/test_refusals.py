@@ -149,6 +149,16 @@ def test_no_way_to_get_docker(reachable: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
+def test_file_that_can_not_be_read(stopped: Clone) -> None:
+    """An error of the machine's, a full disk for one, is a sentence too."""
+    listed = stopped.folder / ".stack/releases.json"
+    listed.unlink(missing_ok=True)
+    listed.mkdir(parents=True)
+    done = stopped.stack("releases")
+    listed.rmdir()
+    assert (done.returncode, done.stderr) == (1, f"{listed}: Is a directory\n")
+
+
 def test_wrong_usage() -> None:
     """An unknown verb or option is exit code 2."""
     for arguments in (["sideways"], ["up", "--fast"], []):

@@ -1,11 +1,12 @@
 """A restore that is stopped on its way: the database is whole, as it was before or as it was to be."""
 
 import re
+import signal
 
 import pytest
 
 from ops.database.major import WAY_BACK
-from tests.stack.backups import inside, is_well, ok, settled, stored, two_notes
+from tests.stack.backups import inside, is_well, ok, served_volume, settled, stored, two_notes, used_volume
 from tests.stack.stacks import Clone, run, wait_until
 
 
@@ -38,9 +39,7 @@ def test_hole_in_the_wal(backed_up: Clone, damage: str) -> None:
 
 def test_back_to_the_old_volume(backed_up: Clone) -> None:
     """By hand, as the restore said that it could be: the backups follow, and "latest" is what was written since."""
-    mounts = backed_up.containers()["postgres"]["Mounts"]
-    [before] = [mount["Name"] for mount in mounts if mount["Destination"] == "/var/lib/postgresql"]
-    target = two_notes(backed_up)
+    before, target = used_volume(backed_up), two_notes(backed_up)
     there = stored(backed_up)
     ok(backed_up.stack("restore", "--to", target, "--yes"))
     wait_until(lambda: settled(backed_up))
@@ -75,6 +74,40 @@ def test_postgres_that_does_not_start(backed_up: Clone) -> None:
     assert WAY_BACK not in run("docker", "image", "ls", f"{backed_up.project}-*")
     ok(backed_up.stack("up"))
     assert stored(backed_up) == there
+
+
+def test_setting_that_is_wrong(backed_up: Clone) -> None:
+    """It is refused before anything is stopped: the way back would need it too."""
+    target, before = two_notes(backed_up), backed_up.compose("ps", "--quiet")
+    for setting, sentence in (("APP", "APP=nosuch:app is wrong: "), ("WORKERS", "Set WORKERS=")):
+        value = {"APP": "nosuch:app", "WORKERS": "50"}[setting]
+        done = backed_up.stack("restore", "--to", target, "--yes", **{setting: value})
+        assert (done.returncode, sentence in done.stderr) == (2, True)
+    assert backed_up.compose("ps", "--quiet") == before
+
+
+@pytest.mark.long
+def test_way_back_is_with_what_served(backed_up: Clone) -> None:
+    """A setting that nobody can try before breaks the start on the new volume: the old one serves, as it was served.
+
+    And whoever is killed on that way goes it to its end: nobody goes on to the new volume then.
+    """
+    target = two_notes(backed_up)
+    there, good = stored(backed_up), backed_up.env_file.read_text()
+    backed_up.env_file.write_text(f"{good}MIGRATE=false\n")
+    done = backed_up.stack("restore", "--to", target, "--yes")
+    assert done.returncode == 1
+    assert "==> Go back to the old volume: " in done.stderr
+    assert is_well(backed_up)
+    assert stored(backed_up) == there
+
+    backed_up.interrupted(signal.SIGKILL, "stays: Postgres ran on it", "restore", "--to", target, "--yes")
+    # What its restore has written there stays.
+    backed_up.env_file.write_text(backed_up.env_file.read_text().replace("MIGRATE=false\n", ""))
+    assert "did not come to its end: back to " in backed_up.stack("up").stderr
+    assert is_well(backed_up)
+    assert stored(backed_up) == there
+    assert served_volume(backed_up) == used_volume(backed_up)
 
 
 @pytest.mark.long

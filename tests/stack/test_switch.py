@@ -10,7 +10,18 @@ import signal
 
 import pytest
 
-from tests.stack.backups import health, is_well, listing, ok, settled, stored, two_notes, volumes
+from tests.stack.backups import (
+    health,
+    is_well,
+    listing,
+    ok,
+    served_volume,
+    settled,
+    stored,
+    two_notes,
+    used_volume,
+    volumes,
+)
 from tests.stack.ledger import FOREVER, Ledger
 from tests.stack.stacks import Clone, run, wait_until
 
@@ -85,9 +96,12 @@ def test_killed_restore(backed_up: Clone, moment: str) -> None:
     phase = json.loads((backed_up.folder / ".stack/journal.json").read_text())["phase"]
     assert phase == ("starting" if "Postgres" in moment else "filling")
     assert '"by": "restore"' in (backed_up.folder / "traefik/dynamic/maintenance.yaml").read_text()
+    if phase == "starting":
+        # One that has nothing to do, but for what was under way: a failed `up` after it goes back to the same volume.
+        assert "did not come to its end: going on with " in backed_up.stack("upgrade-postgres", "--yes").stderr
+        assert served_volume(backed_up) == used_volume(backed_up)
     done = backed_up.stack("up")
     assert done.returncode == 0, done.stderr
-    assert "was killed" in done.stderr
     assert is_well(backed_up)
     assert not (backed_up.folder / "traefik/dynamic/maintenance.yaml").exists()
     with backed_up.client() as client:

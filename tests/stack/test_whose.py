@@ -75,7 +75,7 @@ def test_revision_for_a_folder_of_roots(shared: Clone) -> None:
     done = somebody(shared, "migration", "nothing")
     assert done.returncode == 1
     assert done.stderr.endswith(
-        f"{versions} is of root, and uid {SOMEBODY} may not use it as ./stack does: run this as root.\n"
+        f"{versions} belongs to root, and uid {SOMEBODY} may not read or write it. Run this as root.\n"
     )
     assert "==> Migrate" not in done.stderr
 
@@ -91,8 +91,8 @@ def test_folder_of_roots(shared: Clone, closed: str) -> None:
     before = {name: one["Id"] for name, one in shared.containers().items()}
     for verb in ("deploy", "up", "rollback", *(["releases", "backups"] if closed else [])):
         done = somebody(shared, verb)
-        path, of = shared.folder / closed, f"of root, and uid {SOMEBODY}"
-        sentence = f"{path} is {of} may not use it as ./stack does: run this as root.\n"
+        path = shared.folder / closed
+        sentence = f"{path} belongs to root, and uid {SOMEBODY} may not read or write it. Run this as root.\n"
         assert (done.returncode, done.stderr[-len(sentence) :]) == (1, sentence)
         assert "Traceback" not in done.stderr
         assert "==>" not in done.stderr

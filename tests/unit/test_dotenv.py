@@ -8,6 +8,20 @@ from ops import dotenv
 from ops.run import docker
 
 
+def test_link_stays_one(tmp_path: Path) -> None:
+    """What it leads to is written, and nothing is left beside it; blank lines stay."""
+    (tmp_path / "etc").mkdir()
+    kept, link = tmp_path / "etc/env", tmp_path / ".env"
+    kept.write_text("WORKERS=2\n\nAPP=a:b\n")
+    link.symlink_to(kept)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dotenv, "FILE", link)
+        dotenv.write({"APP": "c:d"}, "Not needed.")
+    assert link.is_symlink()
+    assert kept.read_text() == "WORKERS=2\n\nAPP=c:d\n"
+    assert [path.name for path in (tmp_path / "etc").iterdir()] == ["env"]
+
+
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(dotenv, "FILE", tmp_path / ".env")

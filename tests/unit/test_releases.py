@@ -47,11 +47,22 @@ def test_others_read_what_is_written(file: Path) -> None:
 
 
 def test_rolled_back(file: Path) -> None:
-    """What was rolled back is no release to go back to, and keeps its place."""
+    """What was rolled back is no release to go back to, and what serves again is the last."""
     releases.record("shop", "one", rolled_back="two")
-    assert [(one.name, one.rolled_back) for one in releases.history()] == [("one", False), ("two", True)]
+    assert [(one.name, one.rolled_back) for one in releases.history()] == [("two", True), ("one", False)]
     releases.record("shop", "three")
     assert releases.previous("shop", "three") == "one"
+
+
+def test_good_release_before_many_that_were_not(file: Path) -> None:
+    """However many were rolled back: its image is among those that stay, or there would be no way back."""
+    bad = [str(number) for number in range(releases.KEPT)]
+    for name in bad:
+        releases.record("shop", name)
+        releases.record("shop", "one", rolled_back=name)
+    releases.record("shop", "three")
+    assert releases.previous("shop", "three") == "one"
+    assert "one" in [one.name for one in releases.history()[-releases.KEPT :]]
 
 
 def test_release_whose_image_was_removed(
