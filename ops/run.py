@@ -48,6 +48,11 @@ def last_line(said: str) -> str:
     return (said.strip().splitlines() or ["it said nothing."])[-1]
 
 
+def last_lines(said: str) -> list[str]:
+    """The end of what a program said, without Compose's own lines."""
+    return [line for line in said.strip().splitlines() if line.strip() and not PROGRESS.match(line)][-20:]
+
+
 @contextlib.contextmanager
 def step(title: str) -> Iterator[None]:
     """One `==>` line with the seconds that the step took; every ten seconds a sign of life."""
@@ -121,8 +126,7 @@ def docker(
         raise
     done = subprocess.CompletedProcess(argv, process.returncode, out, err)
     if check and done.returncode and not (despite and despite.search(err)):
-        said = [line for line in (err or out).splitlines() if line.strip() and not PROGRESS.match(line)]
-        raise Stop("\n".join([f"`docker {' '.join(argv)}` failed:", *said[-20:]]))
+        raise Stop("\n".join([f"`docker {' '.join(argv)}` failed:", *last_lines(err or out)]))
     return done
 
 

@@ -17,7 +17,7 @@ from ops.machine.checks import configuration
 from ops.machine.images import base_images, chosen_bases
 from ops.machine.install import ensure_docker
 from ops.release import processes, releases, slots
-from ops.run import HERE, PROGRESS, Stop, compose, docker, running
+from ops.run import HERE, Stop, compose, docker, last_lines, running
 
 # The stack's own Dockerfiles, by the file that calls for each, in this order.
 OWN = {"uv.lock": "uv", "poetry.lock": "poetry", "requirements.txt": "requirements", "pyproject.toml": "pyproject"}
@@ -187,7 +187,7 @@ def check_settings(config: Config, release: str, service: str = "app-1", command
         done, late = docker("logs", name, check=False), True
     finally:
         docker("rm", "--force", name, check=False)
-    said = plain([line for line in done.stderr.strip().splitlines() if not PROGRESS.match(line)][-20:])
+    said = plain(last_lines(done.stderr))
     was_run = command[:1] != CHECK or BEGUN in done.stdout or FOUND in done.stderr
     if not was_run and (before := entrypoint(releases.image_name(config.project, release))):
         raise Stop("\n".join([f"The image's ENTRYPOINT, {before}, {NOT_RUN}", *said]), 2)

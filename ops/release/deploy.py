@@ -47,12 +47,17 @@ def deploy(*build_options: str, contract: bool = False) -> None:
     mention_what_was_left(config)
     if migrated and way_back:
         print(f"The database as it was before the migration: ./stack rollback, then {way_back}")
+    mention_what_is_odd(config)
+    print(f"Release {release} serves, after {time.monotonic() - begun:.1f} s.")
+
+
+def mention_what_is_odd(config: Config, first: bool = False) -> None:
+    """What the user should know of what serves, and how the backups are; `first`: after the first start."""
     if said := maintenance.about_maintenance() or ask.about_pages(config):
         print(said)
     for words in cron.troubles(config):
         print(words)
-    print(state_of_backups(config.project))
-    print(f"Release {release} serves, after {time.monotonic() - begun:.1f} s.")
+    print(state_of_backups(config.project, first))
 
 
 def put_into_service(

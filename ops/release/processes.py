@@ -12,7 +12,7 @@ import time
 from ops.config import OF_THE_STACK, ROLE, Config
 from ops.release import slots
 from ops.release.slots import Container
-from ops.run import GONE, PROGRESS, Stop, compose, docker, inspect, running, step
+from ops.run import GONE, Stop, compose, docker, inspect, last_lines, running, step
 
 NOT_PLACED = "The static files can't be put in place:"
 
@@ -107,11 +107,10 @@ def bring_files(config: Config) -> None:
         docker("rm", "--force", name, check=False)
         done = compose("run", "--rm", "--name", name, "--no-deps", "-T", *config.files, "--next", check=False)
         if done.returncode:
-            said = [line for line in done.stderr.strip().splitlines() if not PROGRESS.match(line)]
             # Of one that was killed, for want of memory say, there is nothing but the code.
             failed = [] if done.returncode == 2 else [f"{NOT_PLACED} exit code {done.returncode}."]
             older = "A release from before them can serve once STATIC_DIR is out of .env."
-            raise Stop("\n".join([*failed, *said[-20:], older]), 2 if done.returncode == 2 else 1)
+            raise Stop("\n".join([*failed, *last_lines(done.stderr), older]), 2 if done.returncode == 2 else 1)
 
 
 def remove_others(config: Config, accessories: bool = False) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from ops import dotenv
 from ops.config import OF_THE_STACK, Config, project_name
 from ops.database import major, owner
-from ops.database.backup import state_of_backups
 from ops.database.switch import settle
 from ops.database.volumes import holds_database, volumes
 from ops.door import ask, maintenance
@@ -22,7 +21,7 @@ from ops.machine.checks import check_ports, check_room, configuration
 from ops.machine.images import base_images, newest_bases
 from ops.machine.install import ensure_docker
 from ops.machine.plan import check_sizes
-from ops.release import cron, processes, releases, rollout, slots
+from ops.release import processes, releases, rollout, slots
 from ops.release.build import (
     build_all,
     built_here,
@@ -33,7 +32,7 @@ from ops.release.build import (
     migrate,
     remember_built,
 )
-from ops.release.deploy import deploy
+from ops.release.deploy import deploy, mention_what_is_odd
 from ops.release.hooks import BEFORE, Hooks
 from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, running, step, uninterrupted
 
@@ -99,11 +98,7 @@ def up() -> None:
     print("\n".join(sorted(docker("ps", "--filter", ours, "--format", row).stdout.splitlines())))
     if another := about_checkout(release):
         print(another)
-    if said := maintenance.about_maintenance() or ask.about_pages(config):
-        print(said)
-    for words in cron.troubles(config):
-        print(words)
-    print(state_of_backups(config.project, first=not before))
+    mention_what_is_odd(config, first=not before)
     changed = "Nothing changed" if running(config.project) == before and not migrated else "Up"
     print(f"{changed}, in {time.monotonic() - begun:.1f} s.")
 
