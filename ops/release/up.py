@@ -12,7 +12,7 @@ from ops.config import OF_THE_STACK, Config, project_name
 from ops.database import major, owner
 from ops.database.switch import settle
 from ops.database.volumes import holds_database, volumes
-from ops.door import ask, maintenance
+from ops.door import maintenance
 from ops.door.certificate import check_names, check_store, wait_for_certificates
 from ops.door.front import check_networks, forget_stuck, go_back
 from ops.door.own import GROUP, check_client_ca, check_own, let_read, wait_for_own
