@@ -137,10 +137,17 @@ def send_backups(known: str) -> None:
         rclone("copy", "--size-only", str(data), f"{BUCKET}/base/{name}")
         # Last: it is what makes a backup one.
         send([f"stack/folders/{name}", f"meta/{name}-backup.info"])
+    # Whatever comes of the rest: these are there.
+    state = {**state, "names": sorted(complete)}
+    remember("sent-backups", **state)
     today = server.now().date().isoformat()
     if complete and state["day"] != today:
         remove_there(complete)
-    remember("sent-backups", **{**state, "names": sorted(complete), "day": today})
+        # A fetch of older backups brings the files of one before its folders.
+        for path in (STATE / "folders").glob("*"):
+            if not (HOME / "base" / path.name).exists():
+                path.unlink()
+    remember("sent-backups", **{**state, "day": today})
 
 
 def wanted(name: str) -> dict[str, int]:
@@ -216,18 +223,27 @@ def squeeze() -> dict[str, float]:
 def remove_there(complete: set[str]) -> None:
     """Remove from the bucket what the recovery window has passed, once the backups here reach over all of it.
 
-    Before that they may be those of a new volume, and what is in the bucket the only history.
+    Before that they may be those of a new volume, and what is in the bucket the only history. Any part of a backup may
+    be there: its upload was cut short, or the last call of this was.
     """
     oldest = min((one for one in catalog.backups() if one.name in complete), key=lambda one: one.name)
     if server.age(oldest.ended) < settings.keep_days() * 86400:
         return
-    for name in (line.rstrip("/") for line in rclone("lsf", "--dirs-only", f"{BUCKET}/base").split()):
+    paths = [*bucket.files("stack/folders"), *rclone("lsf", "--dirs-only", f"{BUCKET}/base").split()]
+    # Increments before what they rest on.
+    for name in sorted({Path(path).name for path in paths}, reverse=True):
         if name < oldest.name:
-            rclone("deletefile", f"{BUCKET}/meta/{name}-backup.info")
+            remove(BUCKET, f"meta/{name}-backup.info")
             rclone("purge", f"{BUCKET}/base/{name}")
+            remove(BUCKET, f"stack/folders/{name}")
     first = catalog.number(oldest.first_segment, oldest.segment_size)
     there = rclone("lsf", "--recursive", "--files-only", f"{BUCKET}/wals").split()
     segments = [name for name in there if catalog.SEGMENT.fullmatch(name[-24:])]
     passed = [name for name in segments if catalog.number(name[-24:], oldest.segment_size) < first]
     if passed:
-        rclone("delete", "--files-from-raw=-", f"{BUCKET}/wals", input="\n".join([*passed, ""]))
+        remove(f"{BUCKET}/wals", *passed)
+
+
+def remove(folder: str, *names: str) -> None:
+    """Remove those of these files that are there."""
+    rclone("delete", "--files-from-raw=-", folder, input="\n".join([*names, ""]))

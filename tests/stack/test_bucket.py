@@ -1,5 +1,6 @@
 """One bucket, and who else comes to it: a new machine, a recovery drill, somebody who deletes."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,15 +160,15 @@ def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequ
 
 @pytest.mark.long
 def test_what_no_restore_needs_is_removed_there(production: Database) -> None:
-    """Once the backups here reach over all of BACKUP_KEEP_DAYS, and not before."""
+    """Once the backups here reach over all of BACKUP_KEEP_DAYS, and not before; also what is half removed."""
     gone = {one["name"] for one in production.verb("list")}
     kept, newest = (production.verb("backup", "full", "--immediate-checkpoint")["name"] for _ in range(2))
     wait_until(lambda: complete(production), 90)
 
     def there() -> set[str]:
         """The backups that are in the bucket, by what makes each one, or any of its files."""
-        found = (name.removeprefix("base/").removeprefix("meta/") for name in names(production))
-        return {name[:15] for name in found} & {*gone, kept, newest}
+        found = re.findall(r"(?m)^(?:base|meta|stack/folders)/(\w{15})", "\n".join(names(production)))
+        return set(found) & {*gone, kept, newest}
 
     def look_the_next_day() -> None:
         production.python("server.remember('sent-backups', **{**server.recall('sent-backups'), 'day': ''})")
@@ -178,10 +179,13 @@ def test_what_no_restore_needs_is_removed_there(production: Database) -> None:
     production.compose("exec", "-T", "backup", "rm", "-r", *folders)
     look_the_next_day()
     assert there() == {*gone, kept, newest}
+    # As if a look had ended after its first step, or an upload before its last.
+    production.python(f"from backup import offsite; offsite.remove(offsite.BUCKET, 'meta/{max(gone)}-backup.info')")
     before = segments(production)
     production.compose("exec", "-T", "backup", "python", "-c", AGE, "20", kept)
     look_the_next_day()
     assert there() == {kept, newest}
+    assert not gone & set(production.compose("exec", "-T", "backup", "ls", "/backup/18/stack/folders").split())
     assert segments(production) < before
 
 
