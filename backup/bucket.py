@@ -184,14 +184,17 @@ def main() -> dict[str, Any]:
 
 
 def fetch() -> Path:
-    """Bring all of it into a folder of its own; one that was interrupted goes on. Raises Failure."""
+    """Bring all of it, and nothing else, into a folder of its own; one that was interrupted goes on. Raises Failure.
+
+    What is there from before may be another bucket's.
+    """
     os.umask(0o077)
     state, streaming = FETCHED / "stack", FETCHED / "streaming"
-    state.mkdir(parents=True, exist_ok=True)
     # First what says how far the log reaches that comes after it. Last what makes a backup one.
     received = whose()[1].get("received", {})
     shutil.rmtree(FETCHED / "tail", ignore_errors=True)
-    rclone("copy", "--exclude=/meta/**", "--exclude=/owner.json", BUCKET, str(FETCHED))
+    rclone("sync", "--exclude=/meta/**", "--exclude=/owner.json", BUCKET, str(FETCHED))
+    state.mkdir(parents=True, exist_ok=True)
     server.write(state / "received.json", json.dumps(received))
     shutil.rmtree(streaming, ignore_errors=True)
     streaming.mkdir()
@@ -199,7 +202,7 @@ def fetch() -> Path:
         with path.open("rb") as source, (streaming / path.name).open("wb") as target:
             zstandard.ZstdDecompressor().copy_stream(source, target)
     make_folders(FETCHED)
-    rclone("copy", f"{BUCKET}/meta", str(FETCHED / "meta"))
+    rclone("sync", f"{BUCKET}/meta", str(FETCHED / "meta"))
     for path in (FETCHED / "base").glob("*"):
         # Copied without its last file: it was not complete.
         if not (FETCHED / "meta" / f"{path.name}-backup.info").exists():
