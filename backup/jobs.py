@@ -175,13 +175,7 @@ def take(kind: str, *options: str) -> dict[str, Any]:
         # At full speed it takes a CPU and the disk. Not in Barman's configuration, where it would hold for restores as
         # well; of an option that is there twice the last one counts.
         options = (f"--bwlimit={settings.rate() * 1000}", *options)
-        # After a restore, or without the WAL in between, an increment has nothing to rest on.
-        broken = server.recall("broken").get("at", "")
-        fits = [
-            one
-            for one in catalog.backups()
-            if one.timeline == timeline() and one.begun.isoformat(timespec="seconds") > broken
-        ]
+        fits = to_rest_on(timeline())
         if kind == "incremental" and fits:
             barman("backup", "--wait", "--wait-timeout=300", f"--incremental={fits[-1].name}", *options, "main")
         else:
@@ -199,6 +193,13 @@ def take(kind: str, *options: str) -> dict[str, Any]:
     return server.outcome("backup", {**newest, "took": (server.now() - begun).total_seconds()})
 
 
+def to_rest_on(running: int | None) -> list[catalog.Backup]:
+    """The backups that an increment can rest on: none of before a restore, or of before a gap in the WAL."""
+    broken = server.recall("broken").get("at", "")
+    every = catalog.backups()
+    return [one for one in every if one.timeline == running and one.begun.isoformat(timespec="seconds") > broken]
+
+
 def went_away(begun: datetime) -> bool:
     """Whether Postgres was started since `begun`, or can't be asked."""
     try:
@@ -207,26 +208,21 @@ def went_away(begun: datetime) -> bool:
         return True
 
 
-def needed() -> None:
-    """A full backup where there is none of this database, or none since a restore or a gap in the WAL.
+def needed() -> tuple[str, ...]:
+    """What is to be told to `backup`: a full one where there is none to rest on, since a restore or a gap in the WAL.
 
-    And one that failed again, a full one in full: after an hour, not a day; one that was interrupted, at once.
+    And one that failed again, a full one in full: after an hour, not a day; one that was interrupted, at once. Nothing
+    where none is needed.
     """
-    state = server.recall("backup")
-    broken = server.recall("broken").get("at", "")
-    there = any(
-        one.timeline == health.timeline and one.begun.isoformat(timespec="seconds") > broken
-        for one in catalog.backups()
-    )
+    state, there = server.recall("backup"), to_rest_on(health.timeline)
     failed = state.get("ok") is False
     # For want of room maybe.
     waits = failed and not state.get("interrupted") and server.age(state["at"]) < (OFTEN if there else PATIENCE)
     if not health.timeline or waits:
-        return
+        return ()
     if not there:
-        backup("full", "--immediate-checkpoint")
-    elif failed:
-        backup(state.get("kind", "incremental"))
+        return ("full", "--immediate-checkpoint")
+    return (state.get("kind", "incremental"),) if failed else ()
 
 
 def restore_point(name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""PID 1 of the backup container: APScheduler says when, this says what."""
+"""What the backup container runs: APScheduler says when, this says what."""
 
 import logging
 import os
@@ -16,11 +16,14 @@ from backup.server import Failure
 
 # Hours that a job may take before it counts as missed.
 GRACE = timedelta(hours=2)
-# What does each of the things that may be overdue, and what of that is under way since when: it is not overdue then.
+# The job that makes each thing that may be overdue. Below: the jobs that run now, and since when. What runs is not
+# overdue.
 JOB = {"full": "backup", "backup": "backup", "verify": "verify"}
 at_work: list[tuple[str, datetime]] = []
 # A job that takes longer hangs.
 LONGEST = timedelta(days=1)
+# However late, also where the machine was suspended meanwhile: of several times that were missed, the last one.
+DEFAULTS = {"coalesce": True, "misfire_grace_time": None}
 
 
 def quietly(job: Callable[[], Any], name: str = "") -> Callable[[], None]:
@@ -46,6 +49,13 @@ def stream() -> None:
         state = server.recall("stream")
         if state.get("said") != str(failure):
             server.failed("stream", failure)
+
+
+def make_up() -> None:
+    """Take the backup that is needed, if one is. Only then it is under way: to look is not."""
+    wanted = jobs.needed()
+    if wanted:
+        quietly(lambda: jobs.backup(*wanted), "backup")()
 
 
 def since(job: str) -> datetime | None:
@@ -86,8 +96,8 @@ def serve() -> None:
             due["offsite"] = copied + timedelta(seconds=3 * every)
         health.write(health.look(due))
 
-    scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "misfire_grace_time": 3600})
-    seconds = {stream: 2, look: 5, quietly(jobs.housekeeping): 60, quietly(jobs.needed, "backup"): 5}
+    scheduler = BackgroundScheduler(timezone="UTC", job_defaults=DEFAULTS)
+    seconds = {stream: 2, look: 5, quietly(jobs.housekeeping): 60, make_up: 5}
     if settings.bucket():
         # Half of what may be lost: the copy itself takes a while. A backup takes longer, and WAL doesn't wait for it.
         seconds[quietly(offsite.copy)] = every // 2
@@ -109,7 +119,7 @@ def serve() -> None:
         soon = {"next_run_time": server.now()} if late and late < server.now() else {}
         scheduler.add_job(quietly(work, JOB[name]), trigger, **soon)
     scheduler.start()
-    # The kernel drops a signal that PID 1 does not handle. What runs then ends with the container.
+    # With exit code 0: `./stack` takes another one for a fault. What runs then ends with the container.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     while True:

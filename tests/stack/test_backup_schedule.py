@@ -123,6 +123,40 @@ def test_rate(backed_up: Clone) -> None:
     assert found["seconds"] < 0.5 * listing(backed_up)[0]["bytes"] / 2e6
 
 
+# A job whose time was nine hours ago, for the service's own scheduler.
+LATE = """
+import threading
+from datetime import timedelta
+from apscheduler.schedulers.background import BackgroundScheduler
+from backup import schedule, server
+
+done = threading.Event()
+scheduler = BackgroundScheduler(timezone="UTC", job_defaults=schedule.DEFAULTS)
+scheduler.add_job(done.set, "interval", days=1, next_run_time=server.now() - timedelta(hours=9))
+scheduler.start()
+print(done.wait(10))
+"""
+# What is under way while the service looks whether a backup is needed.
+LOOKING = """
+from backup import jobs, schedule
+
+seen = []
+jobs.needed = lambda: seen.extend(schedule.at_work)
+schedule.make_up()
+print(seen)
+"""
+
+
+def test_machine_that_was_suspended(backed_up: Clone) -> None:
+    """What it slept through is done when it wakes, however late that is."""
+    assert inside(backed_up, "python", "-c", LATE) == "True\n"
+
+
+def test_look_whether_a_backup_is_needed(backed_up: Clone) -> None:
+    """It is no backup that is under way: one that is overdue is said at every look, not by chance."""
+    assert inside(backed_up, "python", "-c", LOOKING) == "[]\n"
+
+
 FAIL = "from backup import server; server.failed('backup', 'as planned', kind='full')"
 BACKUP = ("python", "-m", "backup", "backup", "full", "--immediate-checkpoint")
 
