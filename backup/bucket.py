@@ -120,9 +120,8 @@ def claim(known: str) -> dict[str, Any]:
         raise Failure(elsewhere(identity, known))
     mine = owner.get("id") == ours()
     if owner and not mine and not silent(owner["at"]):
-        replaced = (
-            "This stack was replaced there, and stopped. " if recall("sent-wal").get("place") == place(known) else ""
-        )
+        taken = "Another stack has taken this bucket over, so this one stopped copying. "
+        replaced = taken if recall("sent-wal").get("place") == place(known) else ""
         raise Failure(
             f"The bucket is in use by the project {owner['project']}, last at {owner['at']}, so from here nothing is "
             f"copied there. {replaced}Name a folder of its own for this one: BACKUP_S3_BUCKET=bucket/folder. If that "
@@ -174,8 +173,7 @@ def main() -> dict[str, Any]:
     identity, owner = whose() if settings.bucket() else (None, {})
     names = sorted(files("meta")) if settings.bucket() else []
     if names:
-        text = rclone("cat", f"{BUCKET}/{names[-1]}")
-        ended = [line.partition("=")[2] for line in text.splitlines() if line.startswith("end_time=")]
+        ended = [catalog.facts(rclone("cat", f"{BUCKET}/{names[-1]}")).get("end_time", "None")]
         untils = [one["until"] for one in owner.get("received", {}).values() if isinstance(one, dict)]
         times = [datetime.fromisoformat(one) for one in [*ended, *untils] if one != "None"]
         newest = max(times).isoformat() if times else None

@@ -1,5 +1,6 @@
 """What there is to restore: Barman's backups and the WAL after them."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -81,13 +82,18 @@ class Backup:
         return HOME / "base" / self.name / "data"
 
 
-def read(path: Path) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+def facts(text: str) -> dict[str, str]:
+    """What Barman's file of a backup says."""
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 def backups() -> list[Backup]:
     """Every complete backup, oldest first."""
-    found = [Backup(path.name.removesuffix("-backup.info"), read(path)) for path in META.glob("*-backup.info")]
+    found = []
+    for path in META.glob("*-backup.info"):
+        # Barman may remove one meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            found.append(Backup(path.name.removesuffix("-backup.info"), facts(path.read_text())))
     # Barman writes these files in place, and the status before the times.
     ended = [one for one in found if one.facts.get("end_time", "None") != "None"]
     whole = [one for one in ended if one.facts.get("status") in ("DONE", "WAITING_FOR_WALS")]

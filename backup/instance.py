@@ -168,8 +168,7 @@ class Instance:
         if there == "f":
             return None
         rows = self.sql("SELECT version_num FROM public.alembic_version ORDER BY 1", "app", "owner")
-        revision = " ".join(row[0] for row in rows)
-        return revision
+        return " ".join(row[0] for row in rows)
 
     def timeline(self) -> int:
         """The timeline that the recovery began."""

@@ -1,6 +1,7 @@
 """The copy elsewhere: each backup and all WAL, encrypted on this machine, in a bucket.
 
-Named are objects that never change, once there; the one that does, the WAL that is being received, goes compressed.
+An object that was sent never changes, so its name is kept, and it is sent once. The WAL that is still being received
+changes: it is sent again each time, compressed.
 """
 
 import contextlib
@@ -175,7 +176,7 @@ def step_aside() -> None:
     here = {one.name for one in catalog.backups()}
     for meta in bucket.files("meta"):
         name = meta[5:].removesuffix("-backup.info")
-        found = dict(line.split("=", 1) for line in rclone("cat", f"{BUCKET}/{meta}").splitlines() if "=" in line)
+        found = catalog.facts(rclone("cat", f"{BUCKET}/{meta}"))
         if name not in here and int(found["timeline"]) > newest:
             foreign += [meta, f"base/{name}"]
     aside = f"{BUCKET}-aside-{server.now():%Y%m%d%H%M%S}"

@@ -174,7 +174,7 @@ def hold() -> None:
 
 @contextmanager
 def alone(job: str, wait: bool = False) -> Iterator[None]:
-    """Hold the job's lock in this container. Raises Failure while another holds it, or waits."""
+    """Hold the job's lock in this container. While another process holds it: wait if `wait`, else raise Failure."""
     with (SPARE / f"{job}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -151,7 +151,7 @@ def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequ
     wait_until(lambda: complete(machine) and health(machine) == "healthy")
     production.compose("start", "backup")
     wait_until(lambda: health(production) == "unhealthy")
-    assert "This stack was replaced there, and stopped." in said(production)
+    assert "Another stack has taken this bucket over, so this one stopped copying." in said(production)
 
     # And the other way round: what the other one wrote on a timeline of its own is not this one's.
     run("docker", "kill", machine.container("backup"))

@@ -57,7 +57,7 @@ def write(
 
 
 def test_backups_that_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that failed, is under way, or whose file Barman is just writing is none; each rests on those before it."""
+    """One that failed, is under way, or whose file Barman writes or removes now is none; each rests on those before."""
     monkeypatch.setattr(catalog, "META", tmp_path)
     write(tmp_path, "20261122T030000")
     write(tmp_path, "20261123T030000", parent="20261122T030000")
@@ -65,9 +65,11 @@ def test_backups_that_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     write(tmp_path, "20261125T030000", status="FAILED")
     write(tmp_path, "20261126T030000", end="None", status="STARTED")
     (tmp_path / "20261127T030000-backup.info").write_text("status=DONE\n")
+    # As one that is removed between two looks: its name is there, and no file.
+    (tmp_path / "20261128T030000-backup.info").symlink_to(tmp_path / "gone")
     found = catalog.backups()
     assert [one.kind for one in found] == ["full", "incremental", "incremental"]
-    assert catalog.incomplete() == ["20261125T030000", "20261126T030000", "20261127T030000"]
+    assert catalog.incomplete() == ["20261125T030000", "20261126T030000", "20261127T030000", "20261128T030000"]
     assert [one.name for one in catalog.chain(found[2])] == [one.name for one in found]
     (tmp_path / "20261122T030000-backup.info").unlink()
     with pytest.raises(Failure, match="The backup 20261124T030000 rests on 20261122T030000, which isn't there"):
