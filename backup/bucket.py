@@ -253,11 +253,18 @@ def fetch_older() -> bool:
         return False
     print("fetch older backups from the bucket", file=sys.stderr, flush=True)
     os.umask(0o077)
-    for folder in ("wals", "base", "stack/folders"):
-        rclone("copy", "--ignore-existing", "--exclude=main-xlog.db", f"{BUCKET}/{folder}", str(HOME / folder))
+
+    def bring(folder: str, *flags: str) -> None:
+        rclone("copy", "--ignore-existing", *flags, f"{BUCKET}/{folder}", str(HOME / folder))
+
+    # What else is there is no backup: an upload may be under way, or was cut short. Nothing would ever remove it here.
+    chosen = [f"--include=/{name}{rest}" for name in sorted(missing) for rest in ("/**", "*")]
+    bring("wals", "--exclude=main-xlog.db")
+    bring("base", *chosen)
+    bring("stack/folders", *chosen)
     make_folders(HOME)
     adopt(owner)
-    rclone("copy", "--ignore-existing", f"{BUCKET}/meta", str(catalog.META))
+    bring("meta", *chosen)
     # Barman's list of the WAL: what isn't in it would never be removed.
     server.barman("rebuild-xlogdb", "main")
     return True

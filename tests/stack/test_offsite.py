@@ -14,6 +14,11 @@ from tests.stack.test_backup import Writer
 
 # BACKUP_S3_EVERY: seconds of writes that may be lost with the machine.
 EVERY = 20
+# An upload that was cut short.
+CUT_SHORT = """
+from backup.bucket import BUCKET, rclone
+rclone("copyto", f"{BUCKET}/identity.json", f"{BUCKET}/base/20200101T000000/data/PG_VERSION")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +90,10 @@ def test_backup_volume_lost(clone: Clone) -> None:
     wait_until(lambda: health(clone) == "healthy" and bool(listing(clone)))
     wait_until(lambda: sent(clone) == {one["name"] for one in listing(clone)})
     assert history <= elsewhere(clone)
+    inside(clone, "python", "-c", CUT_SHORT)
     ok(clone.stack("restore", "--to", target, "--yes"))
     assert stored(clone) == there
+    assert "20200101T000000" not in inside(clone, "ls", "/backup/18/base").split()
     wait_until(lambda: settled(clone) and health(clone) == "healthy")
 
 
