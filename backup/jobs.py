@@ -157,10 +157,13 @@ def sweep() -> None:
             print(f"The incomplete backup {name} stays: {failure}", flush=True)
 
 
-def backup(kind: str = "incremental", *options: str) -> dict[str, Any]:
-    """Take a base backup; a full one where there is none to rest on. Options are Barman's. Raises Failure."""
+def backup(kind: str = "incremental", *options: str, wait: bool = False) -> dict[str, Any]:
+    """Take a base backup; a full one where there is none to rest on. Options are Barman's. Raises Failure.
+
+    `wait`: while another is under way, rather than fail.
+    """
     # Barman's own lock comes after ten seconds of checks.
-    with server.alone("backup"):
+    with server.alone("backup", wait):
         return take(kind, *options)
 
 

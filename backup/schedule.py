@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -19,6 +20,12 @@ GRACE = timedelta(hours=2)
 # The job that makes each thing that may be overdue. Below: the jobs that run now, and since when. What runs is not
 # overdue.
 JOB = {"full": "backup", "backup": "backup", "verify": "verify"}
+# A full one that found another under way and did not wait would not come for a week.
+WORK: dict[str, Callable[[], Any]] = {
+    "full": lambda: jobs.backup("full", wait=True),
+    "backup": jobs.backup,
+    "verify": verify.main,
+}
 at_work: list[tuple[str, datetime]] = []
 # A job that takes longer hangs.
 LONGEST = timedelta(days=1)
@@ -107,17 +114,14 @@ def serve() -> None:
     for job, interval in seconds.items():
         soon = {} if interval == 60 else {"next_run_time": server.now()}
         scheduler.add_job(job, IntervalTrigger(seconds=interval), max_instances=1, **soon)
-    daily: list[tuple[Callable[[], Any], Any, str]] = [
-        (lambda: jobs.backup("full"), full, "full"),
-        (jobs.backup, incremental, "backup"),
-        (verify.main, verification, "verify"),
-    ]
     jobs.sweep()
-    for work, trigger, name in daily:
+    # Of a verification that was killed: as large as the database.
+    shutil.rmtree(verify.SCRATCH, ignore_errors=True)
+    for name, trigger in zip(WORK, (full, incremental, verification), strict=True):
         late = missed(name, trigger)
         # What was missed while the machine was off is done when it is on again.
         soon = {"next_run_time": server.now()} if late and late < server.now() else {}
-        scheduler.add_job(quietly(work, JOB[name]), trigger, **soon)
+        scheduler.add_job(quietly(WORK[name], JOB[name]), trigger, **soon)
     scheduler.start()
     # With exit code 0: `./stack` takes another one for a fault. What runs then ends with the container.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -145,6 +145,26 @@ jobs.needed = lambda: seen.extend(schedule.at_work)
 schedule.make_up()
 print(seen)
 """
+# The weekly backup's job, before another backup has ended and after.
+WAITING = """
+import threading
+from backup import jobs, schedule, server
+
+taken = []
+jobs.take = lambda *words: taken.append(words)
+full = threading.Thread(target=schedule.WORK["full"])
+with server.alone("backup"):
+    full.start()
+    full.join(0.5)
+    print(taken)
+full.join(10)
+print(taken)
+"""
+
+
+def test_full_backup_waits(backed_up: Clone) -> None:
+    """For another that is under way, as one by hand may be for hours: the next full one would be a week later."""
+    assert inside(backed_up, "python", "-c", WAITING) == "[]\n[('full',)]\n"
 
 
 def test_machine_that_was_suspended(backed_up: Clone) -> None:
@@ -173,13 +193,15 @@ def test_failed_full_backup(backed_up: Clone) -> None:
 
 @pytest.mark.long
 def test_backup_of_a_service_that_was_killed(backed_up: Clone) -> None:
-    """It is removed at the next start, with what it had copied."""
+    """It is removed at the next start, with what it had copied, as is what a verification had restored."""
     backed_up.compose("exec", "-T", "--detach", "backup", "env", "BACKUP_RATE=1", *BACKUP)
     wait_until(lambda: inside(backed_up, "ls", "/backup/18/base").split()[-1] != names(backed_up)[0])
+    inside(backed_up, "mkdir", "-p", "/backup/18/stack/verify/data")
     backed_up.compose("kill", "backup")
     backed_up.compose("start", "backup")
     wait_until(lambda: health(backed_up) == "healthy")
     assert inside(backed_up, "ls", "/backup/18/base").split() == sorted(names(backed_up))
+    assert "verify" not in inside(backed_up, "ls", "/backup/18/stack").split()
 
 
 def test_overdue(backed_up: Clone) -> None:
