@@ -27,7 +27,7 @@ def main() -> int:
     try:
         server.configure(settings.keep_days())
         answer = verb(*sys.argv[2:])
-    except server.Failure as failure:
+    except (server.Failure, OSError) as failure:
         print(failure, file=sys.stderr)
         return 2 if isinstance(failure, settings.Wrong) else 1
     if answer is not None:

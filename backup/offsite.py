@@ -209,13 +209,16 @@ def send(names: list[str]) -> None:
 def squeeze() -> dict[str, float]:
     """A compressed copy of what is being received, of one moment: 16 MB that are mostly zeros; when each changed."""
     TAIL.mkdir(exist_ok=True)
-    times = {path.name: path.stat().st_mtime for path in STREAMING.glob("*")}
+    # Any of them may be archived meanwhile.
+    gone, times = contextlib.suppress(FileNotFoundError), dict[str, float]()
+    for path in STREAMING.glob("*"):
+        with gone:
+            times[path.name] = path.stat().st_mtime
     for path in TAIL.iterdir():
         if path.name not in times:
             path.unlink()
     for name in times:
-        # One that is archived by now keeps the copy that it had, if it had one.
-        gone = contextlib.suppress(FileNotFoundError)
+        # One that is keeps the copy that it had, if it had one.
         with gone, (STREAMING / name).open("rb") as source, (TAIL / name).open("wb") as target:
             zstandard.ZstdCompressor(level=1).copy_stream(source, target)
     return times

@@ -52,7 +52,7 @@ def quietly(job: Callable[[], Any], name: str = "") -> Callable[[], None]:
 def stream() -> None:
     try:
         jobs.stream()
-    except Failure as failure:
+    except (Failure, OSError) as failure:
         state = server.recall("stream")
         if state.get("said") != str(failure):
             server.failed("stream", failure)

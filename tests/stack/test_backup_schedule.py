@@ -160,6 +160,26 @@ with server.alone("backup"):
 full.join(10)
 print(taken)
 """
+# Receiving WAL on a volume without room.
+NO_ROOM = """
+import os
+from backup import jobs, schedule, server
+
+def full():
+    raise OSError(28, os.strerror(28), "/backup")
+
+jobs.stream, server.failed = full, print
+schedule.stream()
+"""
+
+
+def test_disk_that_fails(backed_up: Clone) -> None:
+    """It is said in a sentence, by the service and by a verb; never a traceback."""
+    assert inside(backed_up, "python", "-c", NO_ROOM) == "stream [Errno 28] No space left on device: '/backup'\n"
+    argv = ("env", f"BACKUP_FOLDER={'x' * 300}", "python", "-m", "backup", "list")
+    done = backed_up.compose("exec", "-T", "backup", *argv, check=False)
+    assert "File name too long" in done
+    assert "Traceback" not in done
 
 
 def test_full_backup_waits(backed_up: Clone) -> None:

@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -68,6 +69,18 @@ def test_owner_of_long_ago(bucket: Any, clocks: Clocks) -> None:
     sign = clocks.says()
     clocks.seconds += bucket.LONG_LOST + 1
     assert bucket.silent(sign)
+
+
+@pytest.mark.usefixtures("bucket")
+def test_segment_that_is_archived_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While what is being received is copied: its name is there, and no file."""
+    offsite = importlib.import_module("backup.offsite")
+    monkeypatch.delitem(sys.modules, "backup.offsite")
+    monkeypatch.setattr(offsite, "TAIL", tmp_path / "tail")
+    monkeypatch.setattr(offsite, "STREAMING", tmp_path / "streaming")
+    (tmp_path / "streaming").mkdir()
+    (tmp_path / "streaming" / "000000010000000000000005").symlink_to(tmp_path / "gone")
+    assert offsite.squeeze() == {}
 
 
 def test_promise_of_the_page(bucket: Any) -> None:
