@@ -9,6 +9,8 @@ import shutil
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -208,9 +210,13 @@ def fetch() -> Path:
     return FETCHED
 
 
-def take() -> list[str]:
-    """Have the bucket's backups as this volume's; those of another database are moved aside. What is to be said."""
-    known, said = server.identity(), []
+@contextmanager
+def taken() -> Iterator[list[str]]:
+    """Have the bucket's backups as this volume's; those of another database are moved aside. What is to be said.
+
+    When the restore fails, all is where it was: the database that is served then is the other one.
+    """
+    known, aside, said = server.identity(), None, []
     fetched = fetch()
     if known or any((HOME / "base").glob("*")) or any((HOME / "wals").glob("*")):
         aside = VOLUME / f"{MAJOR}-{known or 'unknown'}-{server.now():%Y%m%d%H%M%S}"
@@ -220,7 +226,13 @@ def take() -> list[str]:
         shutil.rmtree(HOME, ignore_errors=True)
     fetched.rename(HOME)
     shutil.rmtree(HOME / "tail", ignore_errors=True)
-    return said
+    try:
+        yield said
+    except BaseException:
+        HOME.rename(fetched)
+        if aside:
+            aside.rename(HOME)
+        raise
 
 
 def adopt(owner: dict[str, Any]) -> None:

@@ -134,10 +134,15 @@ def not_elsewhere() -> list[str]:
 def main(to: str, source: str = "") -> dict[str, Any]:
     """Restore into the new volume; what was found there is printed. `source` as for a plan."""
     server.hold()
-    moved: list[str] = []
-    if absent(source):
-        say("fetch the backups from the bucket")
-        moved = bucket.take()
+    if not absent(source):
+        return restored(to)
+    say("fetch the backups from the bucket")
+    with bucket.taken() as moved:
+        found = restored(to)
+    return {**found, "warnings": [*moved, *found["warnings"]]}
+
+
+def restored(to: str) -> dict[str, Any]:
     barman("archive-wal", "main")
     plan = choose(to)
     instance = recover(plan, TARGET, durable=True)
@@ -151,5 +156,5 @@ def main(to: str, source: str = "") -> dict[str, Any]:
         "last_transaction": instance.last_transaction,
         **found,
         "timeline": plan.timeline,
-        "warnings": [*moved, *plan.warnings],
+        "warnings": plan.warnings,
     }

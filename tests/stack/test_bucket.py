@@ -128,6 +128,9 @@ def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequ
     assert "may be missing" in plan["warnings"][0]
     # Nothing has been changed by it.
     assert machine.verb("bucket")["local_identity"] == own
+    # Nor by a restore that fails.
+    assert machine.recover("nonsense", "bucket").returncode == 1
+    assert machine.alone("bucket")["local_identity"] == own
     restored = machine.restore("latest", "bucket")
     assert machine.notes() == {1, 2, 3}
     assert (
