@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -137,9 +138,16 @@ def main(to: str, source: str = "") -> dict[str, Any]:
     if not absent(source):
         return restored(to)
     say("fetch the backups from the bucket")
+    # Ctrl-C under ./stack: an exception, so that they come back, which a second signal does not end.
+    signal.signal(signal.SIGTERM, interrupted)
     with bucket.taken() as moved:
         found = restored(to)
     return {**found, "warnings": [*moved, *found["warnings"]]}
+
+
+def interrupted(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit("The restore was stopped.")
 
 
 def restored(to: str) -> dict[str, Any]:

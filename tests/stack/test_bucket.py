@@ -24,6 +24,14 @@ from backup import bucket
 names = bucket.rclone("lsf", "--recursive", "--files-only", "away:").splitlines()
 bucket.rclone("delete", "--files-from-raw=-", "away:", input="\\n".join([*sorted(names)[::3], ""]))
 """
+# A restore that is told to end when the bucket's backups have taken the place of the others.
+STOPPED = """
+import os, signal
+from backup import restore, server
+server.configure(14)
+restore.restored = lambda to: os.kill(os.getpid(), signal.SIGTERM)
+restore.main("latest", "bucket")
+"""
 # What must be there, by its own name.
 THERE = """
 from backup import bucket
@@ -128,8 +136,11 @@ def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequ
     assert "may be missing" in plan["warnings"][0]
     # Nothing has been changed by it.
     assert machine.verb("bucket")["local_identity"] == own
-    # Nor by a restore that fails.
+    # Nor by a restore that fails, or is stopped.
     assert machine.recover("nonsense", "bucket").returncode == 1
+    assert machine.alone("bucket")["local_identity"] == own
+    argv = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "backup", "-c", STOPPED)
+    assert "The restore was stopped." in machine.compose(*argv, check=False)
     assert machine.alone("bucket")["local_identity"] == own
     restored = machine.restore("latest", "bucket")
     assert machine.notes() == {1, 2, 3}
