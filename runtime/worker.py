@@ -77,6 +77,7 @@ class Worker(uvicorn.Server):
     async def main_loop(self) -> None:
         self.serving()
         alive = asyncio.create_task(self.say_alive())
+        alive.add_done_callback(self.unwatched)
         try:
             await super().main_loop()
         finally:
@@ -96,9 +97,15 @@ class Worker(uvicorn.Server):
             Headers.draining = self.serving()
             if time.monotonic() - armed > self.watchdog_seconds / 6:
                 armed = time.monotonic()
-                # A thread each time: not every second.
-                faulthandler.dump_traceback_later(self.watchdog_seconds, exit=True)
+                # A thread each time: not every second. To the descriptor: the app's sys.stderr may be no file.
+                faulthandler.dump_traceback_later(self.watchdog_seconds, exit=True, file=2)
             await asyncio.sleep(min(1, self.watchdog_seconds / 6))
+
+    def unwatched(self, alive: "asyncio.Task[None]") -> None:
+        """Have another take this worker's place, where no thread can be had for its watchdog."""
+        if not alive.cancelled() and (error := alive.exception()):
+            lines.say(f"The worker's watchdog failed: {error!r}", logging.ERROR)
+            self.should_exit = True
 
 
 def application(found: find.Found, chosen: settings.Settings) -> ASGIApp:

@@ -1,6 +1,11 @@
 import asyncio
+import contextlib
+import faulthandler
+import io
+import operator
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
@@ -123,6 +128,42 @@ def test_message_of_a_websocket() -> None:
         server.should_exit = True
         thread.join()
     assert worker.config(lambda: echo, Settings(body_limit=1 << 30)).ws_max_size == 16 << 20
+
+
+@contextlib.contextmanager
+def running(serving: Callable[[], bool]) -> Iterator[threading.Thread]:
+    """A worker in a thread, which is told to end."""
+    made = worker.config(lambda: answering(200), Settings(host="127.0.0.1", port=0))
+    server = worker.Worker(made, 30, serving)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def test_app_with_a_standard_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is no file, as where what is printed becomes lines of a log: its worker goes on to say that it turns."""
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    # The first is before it is watched.
+    turns = iter(range(3))
+    with running(lambda: next(turns, 0) > 2):
+        wait_until(lambda: operator.length_hint(turns) == 0, 20)
+
+
+def test_worker_without_a_watchdog_ends(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where no thread can be had for it: another worker takes its place, and it says why."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to start watchdog thread")
+
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", refuse)
+    with running(lambda: False) as thread:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert "The worker's watchdog failed: RuntimeError('unable to start watchdog thread')" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
