@@ -5,6 +5,7 @@ them. One may import the app, whose settings are not there while an image is bui
 """
 
 import ast
+import contextlib
 import json
 import os
 import sys
@@ -79,4 +80,8 @@ def written(file: Path) -> tuple[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    # A revision may import the app, which may start a thread that goes on for ever.
+    os._exit(code)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from . import environment, find, lines, relay, schema, settings
 from .demand import OnDemand
@@ -113,8 +114,13 @@ def check() -> int:
     _, found, _ = begin()
     if "--database" in sys.argv:
         ask_database()
-    # What the app says there may be why it can't go on.
-    with contextlib.redirect_stdout(sys.stderr):
-        find.load_or_exit(found)
-    lines.say(f"The app is {found.module}.")
-    return 0
+    code: Any = 0
+    try:
+        # What the app says there may be why it can't go on.
+        with contextlib.redirect_stdout(sys.stderr):
+            find.load_or_exit(found)
+        lines.say(f"The app is {found.module}.")
+    except SystemExit as end:
+        code = end.code
+    # As a worker does: a thread that the app has started may go on for ever.
+    lines.end(code)

@@ -206,10 +206,8 @@ class Supervisor:
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
             # Not by way of the parent's stack.
-            os._exit(code)
+            lines.end(code)
 
     def serve(self, index: int) -> bool:
         """In a worker: say that it serves, and that its loop turns; return whether the slot drains."""

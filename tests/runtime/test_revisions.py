@@ -32,7 +32,7 @@ def record(folder: Path) -> tuple[dict[str, object] | None, str]:
         env={name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=20,
     )
     file = stack / "migrations.json"
     return (json.loads(file.read_text()) if file.exists() else None), done.stderr
@@ -87,6 +87,7 @@ NEEDS = {
     "prints": "import os\nprint('loading', end='')\nos.write(1, b'\\xff')",
     "no such variable": "import os\nos.environ['NOT_WHILE_BUILT']",
     "several lines": "raise ValueError('1 error\\n  secret_key\\nsee https://example.com')",
+    "thread": "import threading, time\nthreading.Thread(target=time.sleep, args=(40,)).start()",
     "ends": "import sys\nsys.exit(2)",
 }
 

@@ -31,7 +31,7 @@ def run(function: str, folder: Path, app: str | None = APP, **environment: str) 
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=20,
     )
 
 
@@ -76,6 +76,17 @@ def test_app_that_ends_the_process(tmp_path: Path, code: int | str) -> None:
     done = run("check", tmp_path, f"import sys\nprint('SECRET_KEY missing')\nsys.exit({code})")
     assert done.returncode == 1
     assert done.stderr == f"SECRET_KEY missing\nThe app's import ended the process: sys.exit({code}).\n"
+
+
+THREAD = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+
+
+@pytest.mark.parametrize(("app", "code"), [(APP, 0), ("raise RuntimeError('as planned')", 1)])
+def test_app_with_a_thread_of_its_own(tmp_path: Path, app: str, code: int) -> None:
+    """One that goes on for ever, started at import: the check ends all the same."""
+    done = run("check", tmp_path, THREAD + app)
+    assert (done.returncode, done.stdout) == (code, "Looking for the app.\n")
+    assert done.stderr.endswith("RuntimeError: as planned\n" if code else "The app is main.\n")
 
 
 def test_app_has_its_environment_when_it_is_checked(tmp_path: Path) -> None:

@@ -158,6 +158,13 @@ def test_worker_that_cannot_start_beside_one_that_serves(start: Start, tmp_path:
     os.kill(int(other), 0)
 
 
+def test_worker_with_streams_of_its_own(start: Start) -> None:
+    """What an app has put in place of sys.stdout may have no flush: the worker ends with its code all the same."""
+    process = start("def work(listener, serving):\n    sys.stdout = sys.stderr = object()\n    return 3")
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err.count("\n")) == (3, 1)
+
+
 def test_listener_closes_with_the_workers(start: Start, listener: socket.socket) -> None:
     """Once the workers end, a connection is refused, not left waiting: Traefik asks the other slot."""
     process = start(WORK.replace("def end(*_): ", "def end(*_): listener.close(); ").replace("sys.exit(0)", "None"))
