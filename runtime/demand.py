@@ -30,7 +30,12 @@ class OnDemand:
 
     def start(self) -> None:
         self.selector.unregister(self.listener)
-        self.spawn()
+        try:
+            self.spawn()
+        except OSError:
+            # The kernel has no process more for this container. Who connects next is the next try.
+            self.watch(self.selector)
+            self.refuse()
 
     def spawn(self) -> None:
         self.started = time.monotonic()
@@ -49,7 +54,11 @@ class OnDemand:
             return False
         self.pid = 0
         self.watch(self.selector)
-        if time.monotonic() - self.started < SHORT_LIFE and select.select([self.listener], [], [], 0)[0]:
-            # Whoever waits is told at once.
-            self.listener.accept()[0].close()
+        if time.monotonic() - self.started < SHORT_LIFE:
+            self.refuse()
         return True
+
+    def refuse(self) -> None:
+        """Whoever waits is told at once."""
+        if select.select([self.listener], [], [], 0)[0]:
+            self.listener.accept()[0].close()

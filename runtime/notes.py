@@ -5,8 +5,12 @@ Where the app has filled the tmpfs that they are in, it is lost, and nothing els
 
 import contextlib
 import os
+import signal
 import socket
+import sys
 from pathlib import Path
+
+from . import limits
 
 FOLDER = Path(os.environ.get("SLOT_FOLDER", "/tmp"))  # noqa: S108 - a tmpfs of the container
 # A first line with a letter for each worker, then a line for each that ended without being asked to, with the reason,
@@ -14,9 +18,20 @@ FOLDER = Path(os.environ.get("SLOT_FOLDER", "/tmp"))  # noqa: S108 - a tmpfs of 
 WORKERS = FOLDER / "workers"
 
 
-def write_line(line: str) -> None:
+def write_line(line: str, most: int = sys.maxsize) -> None:
+    """Add it, unless there are `most` bytes already."""
     with contextlib.suppress(OSError), WORKERS.open("a") as file:
-        file.write(f"{line}\n")
+        if file.tell() < most:
+            file.write(f"{line}\n")
+
+
+def reason(code: int, out_of_memory: bool, count: int) -> str:
+    """Why one of `count` workers ended, from its exit code, and whether the kernel has killed one for memory."""
+    if code == -signal.SIGKILL and out_of_memory:
+        size = f"APP_MEMORY={limit // limits.MIB}m" if (limit := limits.memory_limit()) else "the machine's memory"
+        return f"out of memory: {size} for {count} workers"
+    names = {one.value: one.name for one in signal.Signals}
+    return names.get(-code, f"signal {-code}") if code < 0 else f"exit code {code}"
 
 
 def write_readiness(is_ready: bool) -> None:

@@ -25,14 +25,14 @@ from functools import partial
 
 from . import limits, lines, readiness
 from .demand import OnDemand
-from .notes import WORKERS, tell_systemd, write_line, write_readiness
+from .notes import WORKERS, reason, tell_systemd, write_line, write_readiness
 
 # Seconds without a turn of any worker's loop after which the slot gets no new requests: busy is not stuck.
 STUCK_SECONDS = 3
 # Seconds after the first that serves, for which it waits for the others; then some are better than none.
 COMPLETE_SECONDS = 30
-# Lines, so that a worker that ends every second for days doesn't fill the tmpfs.
-MOST = 100
+# Bytes of reasons, so that a worker that ends every second for days doesn't fill the tmpfs.
+MOST = 4096
 STARTING, SERVING, ENDED = b".+-"
 # Seconds between two notes for the container's health check.
 TICK = 1
@@ -86,7 +86,9 @@ class Supervisor:
         # What was written down last, and when it is to be again: each probe of Traefik's comes by there.
         self.shown: bool | None = None
         self.due = 0.0
-        self.failure = self.lines = 0
+        self.failure = 0
+        # Which of them the kernel refused a process.
+        self.missing: set[int] = set()
         # Not epoll, which a process shares with its children. What is registered is called.
         self.selector = selectors.PollSelector()
         # What a signal's arrival is written to, so that the loop goes on.
@@ -114,6 +116,8 @@ class Supervisor:
             self.start(index)
         while self.workers:
             self.turn(self.show_readiness())
+            for index in tuple(self.missing):
+                self.start(index)
         return self.failure
 
     def turn(self, seconds: float) -> None:
@@ -142,7 +146,7 @@ class Supervisor:
         answers = {"/live": self.is_live, "/ready": self.is_ready, "/serving": self.may_serve}
         if readiness.answer(probes, answers) and not self.routed:
             self.routed = True
-            self.write_down("routed")
+            write_line("routed")
 
     def show_readiness(self) -> float:
         """Write it down when it changes, and again in time; return the seconds until then."""
@@ -183,11 +187,20 @@ class Supervisor:
             return
         # The child must not miss a signal, nor pass it on to this process: until it has handlers of its own.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        pid = os.fork()
-        if not pid:
-            self.be_worker(index, delay)
-        self.workers[pid] = index, time.monotonic()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        try:
+            pid = os.fork()
+            if not pid:
+                self.be_worker(index, delay)
+            self.workers[pid] = index, time.monotonic()
+            self.missing.discard(index)
+        except OSError as error:
+            # As when the app's threads are all that the container may have. Where no other is left, the slot ends.
+            if index not in self.missing:
+                lines.say(f"A worker can't be started: {error.strerror}.", logging.ERROR)
+            self.missing.add(index)
+            self.failure = 0 if self.workers else 1
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def be_worker(self, index: int, delay: float) -> None:
         """In the child: run the work and end with its result."""
@@ -229,8 +242,9 @@ class Supervisor:
         if self.stopping:
             return
         self.refuse_while_nobody_serves()
-        how = self.reason(code)
-        self.write_down(how)
+        before, self.oom_kills = self.oom_kills, limits.oom_kills()
+        how = reason(code, self.oom_kills > before, self.count)
+        write_line(how, MOST)
         if code > 0 and not served and not self.serves():
             lines.say(f"Worker {pid} could not start, and no other serves: so ends this slot.", logging.ERROR)
             self.failure = code
@@ -248,19 +262,6 @@ class Supervisor:
             if self.serves():
                 self.listener.listen(BACKLOG)
 
-    def write_down(self, line: str) -> None:
-        self.lines += 1
-        if self.lines <= MOST or self.draining[0]:
-            write_line(line)
-
-    def reason(self, code: int) -> str:
-        """Why a worker ended, from its exit code and from what the kernel killed in this container for memory."""
-        before, self.oom_kills = self.oom_kills, limits.oom_kills()
-        if code == -signal.SIGKILL and self.oom_kills > before:
-            size = f"APP_MEMORY={limit // limits.MIB}m" if (limit := limits.memory_limit()) else "the machine's memory"
-            return f"out of memory: {size} for {self.count} workers"
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
     def on_term(self) -> None:
         if self.draining[0]:
             return
@@ -273,7 +274,7 @@ class Supervisor:
 
     def drain(self) -> None:
         self.draining[0] = 1
-        self.write_down("draining")
+        write_line("draining")
 
     def on_time(self) -> None:
         """The drain is over, or the workers' time to end."""

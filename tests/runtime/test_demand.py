@@ -102,6 +102,17 @@ def test_program_that_ends_at_once_is_no_loop(demand: Demand, listener: socket.s
     assert starts(log) == 4
 
 
+def test_program_that_cannot_be_started(
+    demand: Demand, listener: socket.socket, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the kernel gives the container no process more: who connects is told, and PID 1 goes on."""
+    demand(listener, GREETER.format(log=str(log)))
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/nowhere/python")
+        assert [say(listener, "hello") for _ in range(2)] == ["", ""]
+    assert say(listener, "hello") != ""
+
+
 def test_program_that_is_killed_starts_again(demand: Demand, listener: socket.socket, log: Path) -> None:
     """By the kernel for memory, or by hand."""
     program = demand(listener, GREETER.format(log=str(log)))

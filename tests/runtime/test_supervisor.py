@@ -3,11 +3,13 @@
 import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.runtime.slots import children
 from tests.runtime.supervised import STUBBORN, WORK, Start
 from tests.stack.stacks import wait_until
 
@@ -93,6 +95,35 @@ def test_killed_worker_is_replaced(start: Start) -> None:
     assert process.poll() is None
 
 
+# Whose processes the kernel counts: root's it does not.
+NOBODY = 54_321
+
+
+def allow(pid: int, processes: int) -> None:
+    subprocess.run(["prlimit", f"--pid={pid}", f"--nproc={processes}:"], check=True, user=NOBODY, group=NOBODY)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_process_that_the_kernel_refuses(start: Start, tmp_path: Path) -> None:
+    """While an app's threads are all that a container may have: PID 1 and the others go on, and another starts."""
+    os.chown(tmp_path, NOBODY, NOBODY)
+    become = f"os.chdir({str(tmp_path)!r}); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+    process = start(become + WORK, count=2, SLOT_FOLDER=".")
+    killed, other = process.says()[1], process.says()[1]
+    allow(process.pid, 2)
+    os.kill(int(killed), signal.SIGKILL)
+    assert process.complains().endswith(" s: SIGKILL. Another starts.")
+    assert process.complains() == "A worker can't be started: Resource temporarily unavailable."
+    os.kill(int(other), 0)
+    allow(process.pid, 3)
+    assert process.says()[0] == "running"
+    # Where none is left, the slot ends: its restart ends whatever has taken them.
+    allow(process.pid, 0)
+    for pid in children(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    assert process.wait(30) == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_worker_that_has_ended_when_the_slot_is_stopped(start: Start, number: signal.Signals) -> None:
     """PID 1, which does not know yet, sends it a signal: that is nobody else's, and no error."""
@@ -132,6 +163,13 @@ def test_worker_that_ends_by_itself_is_replaced(start: Start) -> None:
     for _ in range(3):
         assert process.complains().endswith(" s: exit code 0. Another starts.")
     assert time.monotonic() - begun >= 2
+
+
+def test_signal_without_a_name(start: Start) -> None:
+    """A real-time signal that ends a worker is said by its number."""
+    process = start()
+    os.kill(int(process.says()[1]), signal.SIGRTMIN + 5)
+    assert process.complains().endswith(f": signal {signal.SIGRTMIN + 5}. Another starts.")
 
 
 @pytest.mark.parametrize("work", ["def work(listener, serving): return 3", "def work(listener, serving): sys.exit(3)"])
