@@ -65,7 +65,14 @@ class Migration:
 
         while True:
             try:
-                return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
+                connection = psycopg.connect(self.url, autocommit=True, connect_timeout=5)
+                # The command's limit is not the wrapper's own, which may wait: after the command none can be repeated.
+                connection.execute("SET lock_timeout = 0")
+                return connection
+            except psycopg.ProgrammingError as error:
+                # It may quote the URL, and a password in it.
+                said = re.sub(r'".*[@%].*"', "…", str(error).strip())
+                raise Wrong(f"DATABASE_URL is wrong: libpq can't read it: {said}.") from None
             except psycopg.OperationalError as error:
                 failure = f"The database can't be reached: {' '.join(str(error).split())}"
             if POOLED in failure:
@@ -100,10 +107,10 @@ class Migration:
 
     def run(self, command: list[str]) -> None:
         """Run the command, again while a table is in use; ends the process when it fails."""
+        import psycopg
+
         with self.connect() as connection:
             self.lock(connection)
-            # The command's limit is not the wrapper's own, which may wait: after the command nothing can be repeated.
-            connection.execute("SET lock_timeout = 0")
             contained = self.contents(connection)
             if self.is_newer(contained):
                 return lines.say("The schema is newer than this code: there is nothing to do.")
@@ -117,8 +124,12 @@ class Migration:
                     fail(f"Failed: {step or shlex.join(command)}.{self.where(connection)}", code)
                 lines.say("A table is in use; trying again.")
                 time.sleep(PAUSE)
-            after = self.current(connection)
-            self.remember(connection, after, contained)
+            try:
+                after = self.remember(connection, contained)
+            except psycopg.OperationalError:
+                # It was idle while the command ran, and is gone. What the command did stands.
+                with self.connect() as another:
+                    after = self.remember(another, contained)
         if not self.graph:
             lines.say("The migration's command ran.")
         elif after != before:
@@ -167,8 +178,12 @@ class Migration:
             return set()
         return {row[0] for row in connection.execute("SELECT version_num FROM alembic_version")}
 
-    def remember(self, connection: "psycopg.Connection[Any]", current: set[str], before: set[str]) -> None:
-        """Write down what the schema contains, as a comment on Alembic's table: no table more for a backup to carry."""
+    def remember(self, connection: "psycopg.Connection[Any]", before: set[str]) -> set[str]:
+        """Write down what the schema contains, as a comment on Alembic's table: no table more for a backup to carry.
+
+        Returns where it is.
+        """
+        current = self.current(connection)
         now, waiting = set[str](), list(current)
         while waiting:
             one = waiting.pop()
@@ -179,6 +194,7 @@ class Migration:
             # A utility statement takes no parameters; a revision's name that Alembic takes has no quote.
             text = f"{CONTAINS}{' '.join(sorted(now))}".replace("'", "")
             connection.execute(f"COMMENT ON TABLE alembic_version IS '{text}'".encode())
+        return current
 
 
 def value(connection: "psycopg.Connection[Any]", statement: str, *parameters: object) -> Any:

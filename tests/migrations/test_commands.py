@@ -17,6 +17,11 @@ echo "to stderr" >&2
 printf 'no UTF-8: \\377\\n'
 exit {code}
 """
+# From a command of the same role.
+END_OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE pid <> pg_backend_pid() AND datname = current_database() AND usename = current_user"
+)
 
 
 def test_any_command(empty: Database, tmp_path: Path) -> None:
@@ -143,6 +148,31 @@ def test_database_that_goes_away_meanwhile(empty: Database, tmp_path: Path) -> N
     assert run.returncode == 1
     assert said.endswith("Failed: upgrade -> a. The schema is at the last whole revision: the database is away.\n")
     assert "runtime/migrate.py" not in said
+
+
+def test_connection_that_ends_while_the_command_runs(empty: Database, tmp_path: Path) -> None:
+    """The wrapper's own was idle, and is cut off: the migration has succeeded, and what it did is written down."""
+    app = build(tmp_path, empty, a=WHOLE.format("a", END_OTHERS))
+    code, said = app.run()
+    assert (code, said.splitlines()[-1]) == (0, "The schema went from the base to a.")
+    with psycopg.connect(empty.owner_url) as connection:
+        row = connection.execute("SELECT obj_description('alembic_version'::regclass, 'pg_class')").fetchone()
+    assert row == ("Contains the revisions a",)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("postgresql://me:secret@db/shop?ssl=require", 'invalid URI query parameter: "ssl"'),
+        ("postgresql://me:sec%zzret@db/shop", "invalid percent-encoded token: …"),
+        ("postgresql://me:secret@[::1/shop", "end of string reached when looking for matching …"),
+    ],
+)
+def test_url_that_libpq_cannot_read(empty: Database, tmp_path: Path, url: str, why: str) -> None:
+    """One sentence, with no password in it."""
+    app = bare(tmp_path, empty)
+    app.url = url
+    assert app.run(MIGRATE="true") == (2, f"DATABASE_URL is wrong: libpq can't read it: {why}.\n")
 
 
 def test_url_with_a_driver_of_sqlalchemys(empty: Database, tmp_path: Path) -> None:
