@@ -6,12 +6,21 @@ import re
 
 from . import lines
 
+# Of whatever Postgres.
 HINTS = {
-    r"permission denied for (?:schema|database)|must be owner of": (
-        "The role app may not change the schema. What does, as create_all, belongs into the migration: MIGRATE in .env."
-    ),
     r"Read-only file system": (
         "The container's file system is read-only but for /tmp: a variable in app.env may lead the app there."
+    ),
+    r"No module named 'psycopg2?'|The loaded 'psycopg2?' is not async": (
+        "SQLAlchemy takes psycopg for a postgresql:// URL. For asyncpg write into app.env: "
+        "DATABASE_URL=postgresql+asyncpg://{rest}"
+    ),
+}
+# Of the stack's own alone: another's roles and databases have names of their own.
+OWN = {
+    r"permission denied for (?:schema|database)|must be owner of": (
+        "The role app may not change the schema. Put whatever changes it, such as create_all, into the migration: "
+        "set MIGRATE in .env."
     ),
     r"Peer authentication failed": (
         "Postgres knows this container as the role {role}: leave the user out of the URL, or connect to "
@@ -19,10 +28,6 @@ HINTS = {
     ),
     r'no pg_hba\.conf entry .*database "(?!app")|database "(?!app")[^"]*" does not exist': (
         "The one database is called app."
-    ),
-    r"No module named 'psycopg2?'|The loaded 'psycopg2?' is not async": (
-        "SQLAlchemy takes psycopg for a postgresql:// URL. For asyncpg write into app.env: "
-        "DATABASE_URL=postgresql+asyncpg://app:x@127.0.0.1:5432/app"
     ),
     r"Can't locate revision identified by": (
         "The database holds the schema of another app, the sample's perhaps. To begin with an empty one: `docker "
@@ -34,14 +39,19 @@ told: "set[str]" = set()
 
 def say(words: str) -> None:
     """Print the hints to what these words say, those that were not printed before."""
-    for pattern, hint in HINTS.items():
+    own = not (os.environ.get("STACK_DATABASE_URL") or os.environ.get("STACK_DATABASE_URL_FILE"))
+    named = {"role": os.environ.get("STACK_ROLE", "app"), "rest": "app:x@127.0.0.1:5432/app" if own else "…"}
+    for pattern, hint in (HINTS | OWN if own else HINTS).items():
         if hint not in told and re.search(pattern, words):
             told.add(hint)
-            lines.say(hint.format(role=os.environ.get("STACK_ROLE", "app")))
+            lines.say(hint.format(**named))
 
 
 class Handler(logging.Handler):
     """Prints them behind what Uvicorn logs of an app that can't start, or of a request that failed."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
+        try:
+            say(self.format(record))
+        except Exception:
+            self.handleError(record)

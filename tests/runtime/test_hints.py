@@ -1,6 +1,7 @@
 """What is said about errors that an app has in this container and not elsewhere."""
 
 import asyncio
+import logging
 import socket
 from typing import Any
 
@@ -44,6 +45,27 @@ def test_hint(capsys: pytest.CaptureFixture[str], words: str, hint: str | None) 
     said = capsys.readouterr().err
     assert said.count("\n") == (hint is not None)
     assert said.startswith(hint or "")
+
+
+@pytest.mark.parametrize("setting", ["STACK_DATABASE_URL", "STACK_DATABASE_URL_FILE"])
+def test_another_postgres(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], setting: str) -> None:
+    """Its roles and databases are not the stack's: what would be said of those might hide the cause."""
+    monkeypatch.setenv(setting, "postgresql://me@db/shop")
+    hints.say('no pg_hba.conf entry for host "10.0.0.2", user "me", database "shop", no encryption')
+    hints.say("permission denied for schema public")
+    assert capsys.readouterr().err == ""
+    hints.say("No module named 'psycopg2'\nRead-only file system")
+    said = capsys.readouterr().err
+    assert "The container's file system is read-only" in said
+    assert said.endswith("DATABASE_URL=postgresql+asyncpg://…\n")
+
+
+def test_line_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A call of the app's with too many arguments is said, as any handler does it, and is no error in its route."""
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    worker.config(lambda: None, Settings())  # type: ignore[arg-type, return-value]
+    logging.getLogger("uvicorn.error").error("Could not send:", "mail")
+    assert "--- Logging error ---" in capsys.readouterr().err
 
 
 async def served(app: Any, *requests: bytes) -> None:
