@@ -1,6 +1,6 @@
 """What PID 1 of a slot tells: in files, for the health check and `./stack`; and to systemd, if that waits.
 
-Where the app has filled the tmpfs that they are in, it is lost, and nothing else is.
+Where the app has filled the tmpfs that they are in, a new line about a worker may be lost, and nothing else is.
 """
 
 import contextlib
@@ -35,11 +35,16 @@ def reason(code: int, out_of_memory: bool, count: int) -> str:
 
 
 def write_readiness(is_ready: bool) -> None:
-    """For the container's health check (runtime/probe): seconds since the machine's start, and what is so; whole."""
-    draft, uptime = FOLDER / "ready.new", Path("/proc/uptime").read_text().partition(".")[0]
-    with contextlib.suppress(OSError):
-        draft.write_text(f"{uptime} {'ready' if is_ready else 'not ready'}\n")
-        draft.rename(FOLDER / "ready")
+    """For the container's health check (runtime/probe): seconds since the machine's start, and what is so."""
+    file, uptime = FOLDER / "ready", Path("/proc/uptime").read_text().partition(".")[0]
+    line = f"{uptime} {'ready' if is_ready else 'not ready'}".ljust(40) + "\n"
+    try:
+        file.with_suffix(".new").write_text(line)
+        file.with_suffix(".new").rename(file)
+    except OSError:
+        # No room for another file: over the line that is there, which is as long.
+        with contextlib.suppress(OSError), file.open("r+") as there:
+            there.write(line)
 
 
 def tell_systemd() -> None:

@@ -8,6 +8,9 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
+from runtime import notes
 from tests.conftest import REPO
 from tests.runtime.supervised import WORK, Start
 from tests.stack.stacks import wait_until
@@ -111,6 +114,23 @@ def test_health_check_reads_what_the_parent_knows(start: Start, tmp_path: Path) 
     process.send_signal(signal.SIGCONT)
     process.send_signal(signal.SIGTERM)
     wait_until(lambda: health_check(tmp_path) == (1, "not ready"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_health_check_where_the_app_has_filled_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is so is still written down: over what was there."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], check=True)
+    try:
+        monkeypatch.setattr(notes, "FOLDER", tmp_path)
+        notes.write_readiness(False)
+        with pytest.raises(OSError, match="No space left"):
+            (tmp_path / "upload").write_bytes(bytes(100_000))
+        notes.write_readiness(True)
+        assert health_check(tmp_path) == (0, "ready")
+        notes.write_readiness(False)
+        assert health_check(tmp_path) == (1, "not ready")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_probes_make_the_parent_write_nothing(start: Start, tmp_path: Path) -> None:
