@@ -206,6 +206,17 @@ def make_readable(folder: Path) -> None:
                 path.chmod(wanted)
 
 
+def open_homes(folders: list[Path], top: Path = Path("/")) -> None:
+    """Let every uid reach these: /root is closed to others, and so is what adduser makes, with all that is below."""
+    below = {folder: [one for one in folder.parents if top in one.parents] for folder in folders if folder.exists()}
+    closed = {one for parents in below.values() for one in parents if not one.stat().st_mode & 0o001}
+    for one in closed:
+        one.chmod(one.stat().st_mode | 0o011)
+    for folder, parents in below.items():
+        if closed & {*parents}:
+            make_readable(folder)
+
+
 def add_users(file: Path = Path("/etc/passwd")) -> None:
     """Names for the numbers that the containers run as, where the image has others for neither."""
     lines = file.read_text().splitlines() if file.exists() else []
@@ -249,11 +260,7 @@ def finish_image() -> None:
         (STACK / name).mkdir()
         os.chown(STACK / name, USERS["app"], USERS["app"])
     add_users()
-    for folder in [Path.cwd(), *map(Path, sys.path[1:])]:
-        # What `pip install --user` put below /root is closed to others by that folder's own rights.
-        if Path("/root") in folder.parents and folder.exists():
-            Path("/root").chmod(0o711)
-            make_readable(folder)
+    open_homes([Path.cwd(), Path(sys.executable).parent, *map(Path, sys.path[1:])])
     make_readable(Path.cwd())
 
 

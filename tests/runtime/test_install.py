@@ -203,6 +203,20 @@ def test_everybody_may_read(tmp_path: Path) -> None:
     assert outside.stat().st_mode & 0o777 == 0o600
 
 
+def test_closed_homes_are_opened(tmp_path: Path) -> None:
+    """What adduser or useradd makes, on the way to the app or its venv: to pass, not to list. Others stay closed."""
+    for name, mode in {"root": 0o700, "home/app": 0o700, "home/web": 0o750, "home/me": 0o700}.items():
+        (tmp_path / name / "src").mkdir(parents=True)
+        (tmp_path / name / "src/main.py").touch(0o600)
+        (tmp_path / name).chmod(mode)
+    folders = [tmp_path / name for name in ("root/src", "home/app/src", "home/web/src", "home/no/src")]
+    install.open_homes(folders, tmp_path)
+    modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("root", "home/app", "home/web", "home/me")}
+    assert modes == {"root": 0o711, "home/app": 0o711, "home/web": 0o751, "home/me": 0o700}
+    assert (tmp_path / "home/app/src/main.py").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "home/me/src/main.py").stat().st_mode & 0o777 == 0o600
+
+
 def test_what_may_be_read_already_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of rights would copy the file into the layer."""
     (tmp_path / "app.py").touch(0o644)

@@ -97,15 +97,16 @@ def test_entrypoint_is_left_out(tmp_path: Path) -> None:
 
 
 def test_uids_names_and_a_closed_home(tmp_path: Path) -> None:
-    """Taken names stay, and what was installed below /root can be read by the app."""
+    """Taken names stay, and what is below /root, or the home of a user of the image's, can be read by the app."""
     lines = (
         "RUN echo 'app:x:500:500::/:/bin/false' >> /etc/passwd",
         "RUN HOME=/root python -m pip install --no-cache-dir --user --root-user-action ignore idna && chmod 700 /root",
-        "WORKDIR /srv",
+        "RUN mkdir -p /home/web/src && touch /home/web/src/main.py && chmod 700 /home/web",
+        "WORKDIR /home/web/src",
     )
     assert build(tmp_path, f"FROM {PYTHON}", *lines).returncode == 0
     program = "import pwd, sys; sys.path += ['/root/.local/lib/python%d.%d/site-packages' % sys.version_info[:2]]; "
-    program += "import idna; print(pwd.getpwuid(10001).pw_name, pwd.getpwuid(500).pw_name)"
+    program += "import idna; open('main.py').close(); print(pwd.getpwuid(10001).pw_name, pwd.getpwuid(500).pw_name)"
     done = run("docker", "run", "--rm", "--network", "none", "--entrypoint", "python", NAME, "-c", program)
     assert done == "stack-app app\n"
 
