@@ -66,22 +66,24 @@ class Headers:
         self.told = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = scope.get("headers", ())
-        if any(name == OUTSIDE for name, _ in given):
-            kept = [one for one in given if one[0] in TRAEFIKS or not one[0].startswith(VOUCHED)]
+        asked = scope.get("headers", ())
+        if any(name == OUTSIDE for name, _ in asked):
+            kept = [one for one in asked if one[0] in TRAEFIKS or not one[0].startswith(VOUCHED)]
             scope = {**scope, "headers": kept}
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
 
         async def adding(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = {name.lower(): value for name, value in message.get("headers", ())}
+                # Any iterable: a generator has them once.
+                given = list(message.get("headers", ()))
+                own = {name.lower(): value for name, value in given}
                 lacking = [(name, value) for name, value in DEFAULTS.items() if name not in own]
                 if POLICY not in own:
                     lacking.append((POLICY, self.default(scope["path"], own).encode()))
                 if self.draining and b"connection" not in own:
                     lacking.append((b"connection", b"close"))
-                message = {**message, "headers": [*message.get("headers", ()), *lacking]}
+                message = {**message, "headers": [*given, *lacking]}
             await send(message)
 
         await self.app(scope, receive, adding)

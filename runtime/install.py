@@ -39,10 +39,11 @@ PROGRAMS = {
     "page": ("page", "main"),
 }
 # The shebang, and not a shell, finds the app's Python: its own path and no symlink's target, or its venv would be lost.
+# The first on the path is the program's own folder, but for PYTHONSAFEPATH.
 PROGRAM = """\
 #!{python}
 import sys
-sys.path[0] = "{code}"
+sys.path[: not getattr(sys.flags, "safe_path", False)] = ["{code}"]
 from stack_runtime.{module} import {function}
 sys.exit({function}())
 """

@@ -128,13 +128,20 @@ def matching(pattern: str, allowed: str) -> Callable[[str], str]:
 
 
 def networks(text: str) -> str:
-    """Addresses and networks, with commas. One that Uvicorn can't read it would believe nobody by, without a word."""
+    """Addresses and networks, with commas. Uvicorn ignores an entry that it can't read, and says nothing."""
     try:
-        for one in text.split(",") if text != "*" else ():
+        for one in text.split(","):
             ipaddress.ip_network(one.strip())
     except ValueError:
-        raise Wrong("addresses and networks, with commas, like 10.0.0.0/8, or * for everybody") from None
+        raise Wrong("addresses and networks, with commas, like 10.0.0.0/8") from None
     return text
+
+
+def believed(text: str) -> str:
+    try:
+        return text if text == "*" else networks(text)
+    except Wrong as wrong:
+        raise Wrong(f"{wrong}, or * for everybody") from None
 
 
 def address(text: str) -> str:
@@ -162,7 +169,8 @@ READERS: dict[str, Callable[[str], Any]] = {
     "log_format": matching("text|json", "text or json"),
     "workers": between(1, 64, int),
     "worker_memory": between(32, 1_000_000, int),
-    "forwarded_allow_ips": networks,
+    "forwarded_allow_ips": believed,
+    "trusted_proxies": networks,
     "body_limit": between(1000, 1 << 40, int),
     "tmp_size": limits.mib,
     "watchdog_seconds": between(1, 86_400),

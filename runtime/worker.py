@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import faulthandler
 import logging
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -37,8 +38,8 @@ SHARED = (
 )
 # Seconds. Traefik closes a connection that was idle for 60 (idleConnTimeout in traefik/dynamic/app.yaml). Uvicorn must
 # wait longer: a POST on a connection that is just being closed gets 502, because it may not be sent again. A worker
-# whose loop stood still closes old connections before it reads them. The watchdog ends it after 30 s: 40 are enough.
-KEEP_ALIVE = 100
+# whose loop stood still closes old connections before it reads them: as long as its watchdog lets it, more are added.
+KEEP_ALIVE = 70
 # Bytes of the largest message of a WebSocket where BODY_LIMIT allows more: Uvicorn's own limit.
 MESSAGE = 16 * MIB
 # What a worker returns that did not get as far as serving, as Uvicorn has it.
@@ -135,7 +136,7 @@ def config(app: Callable[[], ASGIApp], chosen: settings.Settings) -> uvicorn.Con
         ws_max_size=min(chosen.body_limit, MESSAGE),
         ws_max_queue=1,
         ws_per_message_deflate=False,
-        timeout_keep_alive=KEEP_ALIVE,
+        timeout_keep_alive=math.ceil(KEEP_ALIVE + chosen.watchdog_seconds),
         timeout_graceful_shutdown=chosen.graceful_seconds,
     )
     # It has just set up its logging.

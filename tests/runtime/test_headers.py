@@ -27,7 +27,8 @@ def asked(headers: Headers, path: str = "/") -> list[tuple[bytes, bytes]]:
 
 def answering(*own: tuple[bytes, bytes], policy: str | None = None, pages: frozenset[str] = frozenset()) -> Headers:
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": list(own)})
+        # ASGI allows any iterable.
+        await send({"type": "http.response.start", "status": 200, "headers": (one for one in own)})
         await send({"type": "http.response.body", "body": b""})
 
     return Headers(app, policy, pages)

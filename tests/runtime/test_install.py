@@ -154,6 +154,18 @@ def test_program_is_a_function(name: str) -> None:
     assert callable(getattr(import_module(f"runtime.{module}"), function))
 
 
+@pytest.mark.parametrize("safe", ["", "1"])
+def test_program_leaves_the_path_as_it_is(tmp_path: Path, safe: str) -> None:
+    """But for its own folder: what PYTHONPATH names stays, also where PYTHONSAFEPATH leaves that folder out."""
+    (tmp_path / "code/stack_runtime").mkdir(parents=True)
+    (tmp_path / "code/stack_runtime/shown.py").write_text("import sys\ndef main(): print(sys.path[:2])")
+    named = {"python": sys.executable, "code": tmp_path / "code", "module": "shown", "function": "main"}
+    (tmp_path / "program").write_text(install.PROGRAM.format(**named))
+    environment = {"PYTHONPATH": "/app/src", "PYTHONSAFEPATH": safe}
+    done = subprocess.run([sys.executable, tmp_path / "program"], env=environment, capture_output=True, text=True)
+    assert done.stdout == f"{[str(tmp_path / 'code'), '/app/src']}\n", done.stderr
+
+
 @pytest.mark.parametrize(
     ("before", "added"),
     [

@@ -46,6 +46,8 @@ def test_settings_are_typed() -> None:
             "10.0.0.5/8",
             "it must be addresses and networks, with commas, like 10.0.0.0/8, or * for everybody.",
         ),
+        ("TRUSTED_PROXIES", "10.1.2.3/8", "it must be addresses and networks, with commas, like 10.0.0.0/8."),
+        ("TRUSTED_PROXIES", "*", "it must be addresses and networks, with commas, like 10.0.0.0/8."),
         ("TMP_SIZE", "much", "it must be a size like 64m."),
         ("POOL_SIZE", "1001", "it must be a whole number from 1 to 1000."),
         ("MAX_CONNECTIONS", "20", "it must be a whole number from 24 to 10000."),
