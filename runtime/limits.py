@@ -86,8 +86,8 @@ def worker_count(worker_memory: int, cpus: float | None, memory: int | None, aro
     """Uvicorn workers for one slot, from MiB a worker, the CPU limit and the memory limit in bytes.
 
     One worker a CPU, the machine's CPUs shared between the slots when the slot has no limit of its own, at least two,
-    so that one can die or hang alone; but never more than the memory holds, since workers share none
-    (https://fastapi.tiangolo.com/deployment/concepts/#memory-per-process), and at least one.
+    so that one can die or hang alone; but never more than the memory holds, of which each may need WORKER_MEMORY of its
+    own, and at least one.
     """
     count = max(2, math.ceil(cpus if cpus is not None else (os.cpu_count() or 1) / SLOTS))
     if memory is not None:

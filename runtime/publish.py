@@ -9,12 +9,16 @@ Each set of files is a folder with a name by its content. Links lead to them: 0 
 
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import shutil
 import sys
 import zlib
 from pathlib import Path, PurePath
+
+from . import lines, settings
+from .limits import Wrong
 
 PLACE = Path("/opt/stack/static")
 # How many sets of files stay readable: nginx.conf names as many.
@@ -28,10 +32,6 @@ HASHED = re.compile(
 # What may be one: some have no digit, and look like a word.
 MAYBE = re.compile(r".+[.-][\w-]{8,}(?:\.[A-Za-z0-9]+)+")
 PAGE = (".html", ".htm")
-
-
-class Wrong(Exception):
-    """A setting that is wrong, in a sentence."""
 
 
 def published(folder: Path) -> dict[str, Path]:
@@ -157,13 +157,11 @@ def publish(folder: str, fallback: str, option: str, place: Path = PLACE) -> Non
     print(f"{len(files)} files of {folder} can be read.")
 
 
+@settings.program
 def main() -> int:
     try:
         publish(os.environ["STATIC_DIR"], os.environ.get("STATIC_FALLBACK", ""), "".join(sys.argv[1:2]))
-    except Wrong as wrong:
-        print(wrong, file=sys.stderr)
-        return 2
     except OSError as error:
-        print(f"The static files can't be put in place: {error}", file=sys.stderr)
+        lines.say(f"The static files can't be put in place: {error}", logging.ERROR)
         return 1
     return 0

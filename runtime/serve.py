@@ -54,7 +54,8 @@ def main() -> int:
     if environment.IN_IMAGE and os.getpid() != 1:
         raise Wrong(
             "The image's ENTRYPOINT runs its command as a child, so that no signal reaches the app: end it with "
-            '`exec "$@"`, or leave it out with APP_ENTRYPOINT=skip.'
+            '`exec "$@"`, or leave it out with APP_ENTRYPOINT=skip. Or an init of the engine\'s is PID 1: leave out '
+            "`init: true` in compose.override.yaml, or --init. The stack's own server must be PID 1."
         )
     chosen, found, sizes = begin()
     os.environ["STACK_POOL_SIZE"] = str(sizes.pool_size)

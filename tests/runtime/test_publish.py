@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.publish import KEPT, Wrong, hashed, publish, published
+from runtime.limits import Wrong
+from runtime.publish import KEPT, hashed, publish, published
 
 
 @pytest.fixture

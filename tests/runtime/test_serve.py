@@ -102,3 +102,4 @@ def test_entrypoint_that_is_in_the_way(tmp_path: Path) -> None:
     assert done.stderr.startswith("The image's ENTRYPOINT runs its command as a child")
     assert 'exec "$@"' in done.stderr
     assert "APP_ENTRYPOINT=skip" in done.stderr
+    assert "`init: true`" in done.stderr
