@@ -57,6 +57,11 @@ def find_libraries() -> None:
         sys.path.insert(1, str(STACK / "first"))
 
 
+def unread(error: Exception) -> str:
+    """What libpq says of a URL that it can't read, without what it quotes of it: a password may be there."""
+    return re.sub(r'".*[@%].*"', "…", " ".join(str(error).split()))
+
+
 def migrations() -> dict[str, Any]:
     """What Alembic knew of the app's revisions when the image was built; {} without Alembic.
 

@@ -70,9 +70,7 @@ class Migration:
                 connection.execute("SET lock_timeout = 0")
                 return connection
             except psycopg.ProgrammingError as error:
-                # It may quote the URL, and a password in it.
-                said = re.sub(r'".*[@%].*"', "…", str(error).strip())
-                raise Wrong(f"DATABASE_URL is wrong: libpq can't read it: {said}.") from None
+                raise Wrong(f"DATABASE_URL is wrong: libpq can't read it: {environment.unread(error)}.") from None
             except psycopg.OperationalError as error:
                 failure = f"The database can't be reached: {' '.join(str(error).split())}"
             if POOLED in failure:

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .demand import LISTENER
-from .environment import STACK, libpq_url
+from .environment import STACK, libpq_url, unread
 from .notes import FOLDER
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Asker:
             return {"database": "ok", "schema": sorted(row[0] for row in answer)}
         except (UndefinedTable, InsufficientPrivilege):
             return {"database": "ok", "schema": []}
+        except psycopg.ProgrammingError as error:
+            return {"database": "away", "why": unread(error)}
         except psycopg.Error as error:
             lost, self.connection = self.connection, None
             # A restart of Postgres is no outage.

@@ -121,6 +121,12 @@ def test_database_away_and_back(ask: Ask, program: OnDemand, stopped: Callable[[
     assert program.pid == pid
 
 
+def test_url_that_cannot_be_read() -> None:
+    """The reason is told without what libpq quotes: a deploy prints it, and it may be a password."""
+    found = schema.Asker("postgresql://me:sec%zzret@db/shop").ask()
+    assert found == {"database": "away", "why": "invalid percent-encoded token: …"}
+
+
 def test_connection_that_was_lost_is_no_outage(ask: Ask, empty: Database, owner: psycopg.Connection) -> None:
     """After a restart of Postgres the first answer is right."""
     assert ask()["database"] == "ok"
