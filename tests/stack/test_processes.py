@@ -280,17 +280,6 @@ def test_nothing_runs_beside_a_restore(jobs: Jobs) -> None:
             assert "`./stack restore` is under way" in done.stderr
     finally:
         journal.unlink()
-    other = subprocess.Popen([sys.executable, "stack", "run", "--", "sleep", "99"], cwd=jobs.folder, env=CLEAN)
-    try:
-        wait_until(lambda: f"{jobs.project}-run-" in run("docker", "ps", "--format", "{{.Names}}"))
-        done = jobs.stack("restore", "--to", "latest", "--yes")
-    finally:
-        other.terminate()
-        other.wait(60)
-    assert done.returncode == 1
-    assert f"A program of `./stack run` is at work. Wait for its end, or end it: docker stop {jobs.project}-run-" in (
-        done.stderr
-    )
 
 
 def test_psql_is_the_apps(jobs: Jobs) -> None:

@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -23,7 +25,7 @@ from tests.stack.backups import (
     volumes,
 )
 from tests.stack.ledger import FOREVER, Ledger
-from tests.stack.stacks import Clone, run, wait_until
+from tests.stack.stacks import CLEAN, Clone, run, wait_until
 
 
 @pytest.mark.long
@@ -109,6 +111,21 @@ def test_killed_restore(backed_up: Clone, moment: str) -> None:
     assert stored(backed_up) == (there - {max(there)} if phase == "starting" else there)
     assert len(volumes(backed_up)) == len(before) + (phase == "starting")
     wait_until(lambda: settled(backed_up) and health(backed_up) == "healthy")
+
+
+def test_program_that_is_at_work(backed_up: Clone) -> None:
+    """What it writes would be in the old volume alone: nothing begins beside it."""
+    there = backed_up.compose("ps", "--quiet")
+    other = subprocess.Popen([sys.executable, "stack", "run", "--", "sleep", "99"], cwd=backed_up.folder, env=CLEAN)
+    try:
+        wait_until(lambda: f"{backed_up.project}-run-" in run("docker", "ps", "--format", "{{.Names}}"))
+        done = backed_up.stack("restore", "--to", "latest", "--yes")
+    finally:
+        other.terminate()
+        other.wait(60)
+    assert done.returncode == 1
+    assert "A program of `./stack run` is at work. Wait for its end, or end it: docker stop " in done.stderr
+    assert backed_up.compose("ps", "--quiet") == there
 
 
 def test_maintenance_by_hand_outlives_a_restore(backed_up: Clone) -> None:
