@@ -157,7 +157,12 @@ def run_with(volume: str, *argv: str, check: bool = True) -> subprocess.Complete
 
 def forget_opened(volume: str) -> None:
     """Remove what a command that was killed may have left: a container, made and not started, that holds the volume."""
-    docker("rm", "--force", f"{volume}-opened", check=False)
+    remove(f"{volume}-opened")
+
+
+def remove(container: str) -> None:
+    """Remove a container, if it is there, with the volume that its image may declare: nobody else would."""
+    docker("rm", "--force", "--volumes", container, check=False)
 
 
 def end(process: subprocess.Popen[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ops.database.volumes import holds_database
-from ops.run import Stop
+from ops.run import Stop, forget_opened
 from tests.stack.backups import stored
 from tests.stack.ledger import FOREVER, Ledger
 from tests.stack.stacks import Clone, inspect, run, wait_until
@@ -119,6 +119,16 @@ def test_volume_that_nobody_can_look_into(moved: Clone) -> None:
     name = f"{moved.project}_postgres-20261101000000"
     with pytest.raises(Stop, match=f"The volume {name} can't be looked into: "):
         holds_database(name, "localhost:1/nosuch")
+
+
+def test_container_that_was_left(moved: Clone) -> None:
+    """It goes with the volume that the image declares, which would have no name and no end."""
+    name = f"{moved.project}_postgres-20261101000000"
+    created = ("docker", "create", "--name", f"{name}-opened", "--volume", f"{name}:/volume")
+    mounts = inspect(run(*created, f"{moved.project}-postgres").strip())["Mounts"]
+    [declared] = [mount["Name"] for mount in mounts if mount["Name"] != name]
+    forget_opened(name)
+    assert declared not in run("docker", "volume", "ls", "--quiet").split()
 
 
 def test_lock_is_free_after_a_kill(moved: Clone) -> None:
