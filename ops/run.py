@@ -157,10 +157,10 @@ def run_with(volume: str, *argv: str, check: bool = True) -> subprocess.Complete
 
 def forget_opened(volume: str) -> None:
     """Remove what a command that was killed may have left: a container, made and not started, that holds the volume."""
-    remove(f"{volume}-opened")
+    remove_container(f"{volume}-opened")
 
 
-def remove(container: str) -> None:
+def remove_container(container: str) -> None:
     """Remove a container, if it is there, with the volume that its image may declare: nobody else would."""
     docker("rm", "--force", "--volumes", container, check=False)
 

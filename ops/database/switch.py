@@ -22,7 +22,7 @@ from ops.door import ask, maintenance
 from ops.lock import STATE
 from ops.machine.checks import configuration
 from ops.release import rollout, slots
-from ops.run import Stop, compose, docker, remove, running, step, uninterrupted
+from ops.run import Stop, compose, docker, remove_container, running, step, uninterrupted
 
 JOURNAL = STATE / "journal.json"
 VOLUME_SETTING = "POSTGRES_VOLUME"
@@ -206,5 +206,5 @@ def create(config: Config, volume: str) -> None:
 def remove_unused(volume: str) -> None:
     # What a helper that was killed with its command left: a volume in use can't be removed.
     for container in docker("ps", "--all", "--quiet", "--filter", f"volume={volume}").stdout.split():
-        remove(container)
+        remove_container(container)
     docker("volume", "rm", volume, check=False)

@@ -17,7 +17,7 @@ from ops.machine.checks import configuration
 from ops.machine.images import base_images, chosen_bases
 from ops.machine.install import ensure_docker
 from ops.release import processes, releases, slots
-from ops.run import HERE, Stop, compose, docker, last_lines, remove, running
+from ops.run import HERE, Stop, compose, docker, last_lines, remove_container, running
 
 # The stack's own Dockerfiles, by the file that calls for each, in this order.
 OWN = {"uv.lock": "uv", "poetry.lock": "poetry", "requirements.txt": "requirements", "pyproject.toml": "pyproject"}
@@ -176,7 +176,7 @@ def check_settings(config: Config, release: str, service: str = "app-1", command
     """
     name, seconds, late = f"{config.project}-check", config.deploy_timeout, False
     # One that was killed may have left it.
-    remove(name)
+    remove_container(name)
     run = ("run", "--rm", "--name", name, "--no-deps", "--quiet-pull", "-T", service)
     if command == CHECK and not dotenv.own_postgres() and slots.database_changed(config):
         # One that can't be used must not replace one that can.
@@ -186,7 +186,7 @@ def check_settings(config: Config, release: str, service: str = "app-1", command
     except subprocess.TimeoutExpired:
         done, late = docker("logs", name, check=False), True
     finally:
-        remove(name)
+        remove_container(name)
     said = plain(last_lines(done.stderr))
     was_run = command[:1] != CHECK or BEGUN in done.stdout or FOUND in done.stderr
     if not was_run and (before := entrypoint(releases.image_name(config.project, release))):

@@ -12,7 +12,7 @@ import time
 from ops.config import OF_THE_STACK, ROLE, Config
 from ops.release import slots
 from ops.release.slots import Container
-from ops.run import GONE, Stop, compose, docker, inspect, last_lines, remove, running, step
+from ops.run import GONE, Stop, compose, docker, inspect, last_lines, remove_container, running, step
 
 NOT_PLACED = "The static files can't be put in place:"
 
@@ -104,7 +104,7 @@ def bring_files(config: Config) -> None:
     with step("Bring the static files"):
         name = f"{config.project}-bring"
         # One that was killed may have left it.
-        remove(name)
+        remove_container(name)
         done = compose("run", "--rm", "--name", name, "--no-deps", "-T", *config.files, "--next", check=False)
         if done.returncode:
             # Of one that was killed, for want of memory say, there is nothing but the code.
