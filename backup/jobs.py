@@ -40,7 +40,13 @@ def check_identity() -> None:
     if not known:
         # Barman writes it as well, but not at one go.
         server.write(server.HOME / "identity.json", json.dumps({"systemid": running, "version": server.MAJOR}))
-    if known and known != running:
+    aside = sorted(server.VOLUME.glob(f"{server.MAJOR}-{running}-*"))
+    if known and known != running and aside:
+        # A restore from the bucket moved them there, and did not come to its end: backup/bucket.py.
+        server.HOME.rename(server.VOLUME / f"{server.MAJOR}-{known}-{server.now():%Y%m%d%H%M%S}")
+        aside[-1].rename(server.HOME)
+        print(f"The backups of the running database are back, from the folder {aside[-1].name}.", flush=True)
+    elif known and known != running:
         raise Failure(
             "The running database is another one than these backups are of, so they are left as they are, and it has "
             "none. Bring the old one back with `./stack restore --to latest`, or, to begin anew, "
@@ -183,7 +189,7 @@ def take(kind: str, *options: str) -> dict[str, Any]:
             barman("backup", "--wait", "--wait-timeout=300", f"--incremental={fits[-1].name}", *options, "main")
         else:
             barman("backup", "--wait", "--wait-timeout=300", *options, "main")
-    except Failure as failure:
+    except (Failure, OSError) as failure:
         # Postgres went away below it: that says nothing of the backups, and it is taken again once Postgres is back. A
         # second time in a row it is the backup that Postgres can't bear.
         interrupted = went_away(begun) and not server.recall("backup").get("interrupted")

@@ -41,7 +41,7 @@ def quietly(job: Callable[[], Any], name: str = "") -> Callable[[], None]:
         at_work.append(mine)
         try:
             job()
-        except Failure as failure:
+        except (Failure, OSError) as failure:
             print(failure, flush=True)
         finally:
             at_work.remove(mine)

@@ -40,7 +40,7 @@ def verify() -> dict[str, Any]:
         plan = restore.choose("latest")
         shutil.rmtree(SCRATCH, ignore_errors=True)
         found = look(plan, marked)
-    except Failure as failure:
+    except (Failure, OSError) as failure:
         server.failed("verify", failure)
         raise
     finally:

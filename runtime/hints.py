@@ -30,8 +30,8 @@ OWN = {
         "The one database is called app."
     ),
     r"Can't locate revision identified by": (
-        "The database holds the schema of another app, the sample's perhaps. To begin with an empty one: `docker "
-        "compose down --volumes`, which deletes it and its backups, then `./stack up`."
+        "The database is at a revision that this code does not have: deploy the code that has it. Only if the data "
+        "may be lost, as the sample's: `docker compose down --volumes` deletes the database and its backups."
     ),
 }
 told: "set[str]" = set()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
 from ops import dotenv
-from ops.config import Config, override
+from ops.config import OF_THE_STACK, Config, override, parse
 from ops.database import major
 from ops.database.backup import inside
 from ops.database.volumes import holds_database
@@ -22,10 +22,12 @@ from ops.door import ask, maintenance
 from ops.lock import STATE
 from ops.machine.checks import configuration
 from ops.release import rollout, slots
-from ops.run import Stop, compose, docker, remove_container, running, step, uninterrupted
+from ops.run import GONE, Stop, compose, docker, remove_container, running, step, uninterrupted
 
 JOURNAL = STATE / "journal.json"
 VOLUME_SETTING = "POSTGRES_VOLUME"
+# What Compose calls a program of `./stack run`.
+RUN = "run"
 REASON = "The volume that holds the data now. Written by ./stack."
 # The WAL since is kept from here on, however long the backup service is away. The role is who streams.
 SLOT = """
@@ -45,12 +47,16 @@ class Journal:
     phase: str = "filling"
     # Images to put back with the old volume, by the names that Compose starts them by.
     images: dict[str, str] = field(default_factory=dict)
+    # Processes of a profile, or that no file has any more, by their ids: they run on in the end, as they were.
+    stopped: list[str] = field(default_factory=list)
 
     def write(self) -> None:
         """Raises OSError. Whole or not at all, and on the disk."""
         dotenv.replace_file(JOURNAL, json.dumps(asdict(self)))
 
     def end(self) -> None:
+        for container in self.stopped:
+            docker("start", container, check=False)
         JOURNAL.unlink()
         major.forget_images(self.images)
 
@@ -61,7 +67,11 @@ def under_way() -> Journal | None:
 
 def switch(config: Config, journal: Journal, fill: Callable[[], None]) -> None:
     """Stop the slots, fill the new volume, start on it. Raises Stop, having said what serves then."""
-    journal.write()
+    others = {*config.processes, *OF_THE_STACK}
+    mine = [one for one in slots.containers(config.project) if one.process and one.running]
+    journal = replace(journal, stopped=[one.id for one in mine if one.service not in others])
+    with major.put_back_on_failure(journal.images):
+        journal.write()
     with contextlib.ExitStack() as held:
         try:
             # One that began since.
@@ -70,10 +80,8 @@ def switch(config: Config, journal: Journal, fill: Callable[[], None]) -> None:
                 maintenance.switch_on(config, [], journal.verb)
             with step("Stop the slots"):
                 compose("stop", *config.processes, *slots.SLOTS)
-                for one in slots.containers(config.project):
-                    # Of a profile, or out of compose.override.yaml since: it would go on writing to the old volume.
-                    if one.process and one.running:
-                        docker("stop", one.id)
+                for container in journal.stopped:
+                    docker("stop", container, despite=GONE)
             create(config, journal.new)
             fill()
             # Within: an interruption comes before it, and leads back, or waits for the end.
@@ -89,8 +97,9 @@ def switch(config: Config, journal: Journal, fill: Callable[[], None]) -> None:
 
 def refuse_programs(project: str) -> None:
     """Raises Stop while a program of `./stack run` is at work: what it writes now would be in the old volume alone."""
-    mine = docker("ps", "--filter", f"name=^{project}-run-", "--format", "{{.Names}}").stdout.split()
-    if mine:
+    labels = {"project": project, "oneoff": "True", "service": RUN}
+    filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
+    if mine := docker("ps", *filters, "--format", "{{.Names}}").stdout.split():
         raise Stop(f"A program of `./stack run` is at work. Wait for its end, or end it: docker stop {' '.join(mine)}")
 
 
@@ -112,14 +121,14 @@ def go_on(config: Config, journal: Journal) -> None:
         if journal.old and not slots.serving(config.project):
             back_to_old_volume(config, journal)
         else:
-            slots.take_snapshot()
             maintenance.end_of_verbs(config)
+            slots.take_snapshot()
             journal.end()
             print(f"The volume {journal.new} is in use, and stays so: `./stack up` tries again.", file=sys.stderr)
         raise
-    slots.take_snapshot()
     maintenance.end_of_verbs(config)
-    JOURNAL.unlink()
+    slots.take_snapshot()
+    replace(journal, images={}).end()
     # It serves, and stays, if they are not well.
     try:
         with step("Start the backups"):
@@ -149,13 +158,31 @@ def back_to_old_volume(config: Config, journal: Journal) -> None:
     with step("Go back to the old volume"):
         # One that is being stopped, for a job in flight, would stay so.
         compose("stop", *config.processes, check=False) if config.processes else None
-        # With the settings that served: those here may be why it failed.
-        files = slots.AS_SERVED if slots.served_services() else ()
-        rollout.start(config, None, files)
-        slots.start_backup(files)
-        ask.wait_for(config, "the app and its database did not answer", {"database": "ok"})
-    maintenance.end_of_verbs(config)
+        for known, files in as_served(config, journal.old):
+            try:
+                rollout.start(known, None, files)
+                slots.start_backup(files)
+                ask.wait_for(known, "the app and its database did not answer", {"database": "ok"})
+                break
+            except Stop as failure:
+                if not files:
+                    raise
+                print(failure, file=sys.stderr)
+    maintenance.end_of_verbs(known)
     journal.end()
+
+
+def as_served(config: Config, volume: str) -> list[tuple[Config, tuple[str, ...]]]:
+    """The configuration that served on the volume, with Compose's options for it, and then the one that is here.
+
+    What is here may be why it failed. What served may be possible no more, where a port is taken, say.
+    """
+    with contextlib.suppress(OSError, KeyError, Stop):
+        # One that an earlier version of the stack wrote may lack something.
+        served = parse(slots.SNAPSHOT.read_text("utf-8"))
+        if served.volumes["postgres-data"] == volume:
+            return [(served, slots.AS_SERVED), (config, ())]
+    return [(config, ())]
 
 
 def settle(config: Config, again: bool = False) -> Config:

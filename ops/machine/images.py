@@ -45,7 +45,8 @@ def base_images(config: Config) -> None:
     missing = {setting: image for setting, image in chosen_bases(config).items() if not images.exists(image)}
     chosen: dict[str, str] = {}
     # What serves on the originals goes on on them, however long a registry is away.
-    originals = dotenv.read("RELEASE") and not any(one.startswith(images.OURS) for one in chosen_bases(config).values())
+    serves = images.exists(config.services["app-1"].image)
+    originals = serves and not any(one.startswith(images.OURS) for one in chosen_bases(config).values())
     for setting, image in missing.items():
         stand_in = images.STAND_INS[setting][0]
         # One that could not be reached is enough to go by, but what the user named is never replaced.

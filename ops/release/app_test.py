@@ -28,7 +28,8 @@ services:
     volumes: ["./pg_hba.conf:/etc/postgresql/pg_hba.conf:ro"]
 """
 ACCESS = "local all owner peer\nlocal all app peer\n"
-MAY_MAKE_DATABASES = ("psql", "-XqAt", "-c", "ALTER ROLE owner CREATEDB", "postgres")
+# Nor is there anybody whom its waits for a lock would hold up.
+AS_IN_TESTS = ("psql", "-XqAt", "-c", "ALTER ROLE owner CREATEDB; ALTER ROLE owner RESET lock_timeout", "postgres")
 # Beside app.env, and over it: what must be another in tests.
 VARIABLES = HERE / "app.test.env"
 OWNER = "10002"
@@ -72,7 +73,7 @@ def test_app(arguments: list[str]) -> None:
         with step("Build your image, start a Postgres of its own"):
             own("build", "--quiet", "migrate", "postgres")
             writable("up", "--detach", "--wait", "postgres")
-            writable("exec", "-T", "--user", "postgres", "postgres", *MAY_MAKE_DATABASES)
+            writable("exec", "-T", "--user", "postgres", "postgres", *AS_IN_TESTS)
         with step("Migrate"):
             own(*ONE_SHOT, "migrate")
         sleep = ("run", "--detach", "--no-deps", *variables(), "--entrypoint", "sleep", "migrate", "infinity")

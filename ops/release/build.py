@@ -119,7 +119,7 @@ def release_to_serve(project: str, anew: bool = False) -> str:
     """
     release = None if anew else releases.current()
     if release and not releases.image_id(project, release):
-        print(f"{releases.removed(release)} This checkout takes its place.", file=sys.stderr)
+        print(f"The image of release {release} is not on this machine: this checkout takes its place.", file=sys.stderr)
         release = None
     if not release:
         return build_release(project)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ops import dotenv
 from ops.config import project_name
-from ops.database.switch import under_way
+from ops.database.switch import RUN, under_way
 from ops.release.slots import SNAPSHOT
 from ops.run import HERE, Stop, docker, handling, running
 
@@ -28,7 +28,7 @@ def run_program(command: list[str], owner: bool = False) -> None:
     if not command:
         raise Stop("Say what to run: ./stack run -- python -m shop.report", 2)
     refuse_without_database()
-    project, service = project_name(), "run"
+    project, service = project_name(), RUN
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(template(service, owner), file)
         file.flush()

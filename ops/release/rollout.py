@@ -24,14 +24,13 @@ def start(config: Config, ends: dict[str, int] | None, files: tuple[str, ...] = 
     By the same clock: Docker's checks would give a slot 90 s more than DEPLOY_TIMEOUT, and its first deploy would fail.
     `ends` as for `wait_until_ready`, `files` as for `slots.start_app`.
     """
-    before, known = slots.now(config.project), slots.served_services()
-    names = [name for name in config.processes if not files or name in known]
-    slots.start_app(before, names, files)
+    before = slots.now(config.project)
+    slots.start_app(before, config.processes, files)
     found = slots.now(config.project)
     for slot in SLOTS:
         wait_until_ready(slot, found.get(slot), config.deploy_timeout, before.get(slot), ends)
     restarts = {one.id: one.restarts for one in before.values()}
-    for name in names:
+    for name in config.processes:
         processes.wait_until_healthy(config, name, config.deploy_timeout, restarts)
 
 

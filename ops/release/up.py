@@ -11,7 +11,7 @@ from ops import dotenv
 from ops.config import OF_THE_STACK, Config, project_name
 from ops.database import major, owner
 from ops.database.switch import settle
-from ops.database.volumes import holds_database, volumes
+from ops.database.volumes import holds_database
 from ops.door import maintenance
 from ops.door.certificate import check_names, check_store, wait_for_certificates
 from ops.door.front import check_networks, forget_stuck, go_back
@@ -186,7 +186,8 @@ def start_stack(config: Config, hooks: Hooks, serving: bool) -> tuple[str, bool,
     major.refuse_another(config)
     built, own = is_built(), dotenv.own_postgres()
     # Where no database goes with a release there may be another app here by now, in place of the sample.
-    anew = own and not serving and config.volumes["postgres-data"] not in volumes()
+    name = config.volumes["postgres-data"]
+    anew = own and not serving and bool(docker("volume", "inspect", name, check=False).returncode)
     with way_back(config, built) as touched:
         with step("Build the images"):
             release = hooks.release = build_all(config.project, built, anew)

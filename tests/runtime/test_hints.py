@@ -33,7 +33,7 @@ def _untold(monkeypatch: pytest.MonkeyPatch) -> None:
         ("No module named 'psycopg2'", "SQLAlchemy takes psycopg for a postgresql:// URL. For asyncpg "),
         ("The loaded 'psycopg2' is not async.", "SQLAlchemy takes psycopg for a postgresql:// URL. For asyncpg "),
         ("No module named 'psycopg2cffi'", None),
-        ("Can't locate revision identified by '0002'", "The database holds the schema of another app, the sample's "),
+        ("Can't locate revision identified by '0002'", "The database is at a revision that this code "),
         ('no pg_hba.conf entry for host "[local]", user "me", database "app", no encryption', None),
         ("permission denied for table orders", None),
     ],

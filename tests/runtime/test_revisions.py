@@ -32,7 +32,7 @@ def record(folder: Path) -> tuple[dict[str, object] | None, str]:
         env={name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
     )
     file = stack / "migrations.json"
     return (json.loads(file.read_text()) if file.exists() else None), done.stderr

@@ -31,7 +31,7 @@ def run(function: str, folder: Path, app: str | None = APP, **environment: str) 
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
     )
 
 

@@ -77,7 +77,7 @@ def test_postgres_that_does_not_start(backed_up: Clone) -> None:
 
 
 def test_setting_that_is_wrong(backed_up: Clone) -> None:
-    """It is refused before anything is stopped: the way back would need it too."""
+    """It is refused before anything is stopped."""
     target, before = two_notes(backed_up), backed_up.compose("ps", "--quiet")
     for setting, sentence in (("APP", "APP=nosuch:app is wrong: "), ("WORKERS", "Set WORKERS=")):
         value = {"APP": "nosuch:app", "WORKERS": "50"}[setting]
