@@ -13,7 +13,7 @@ from tests.stack.beside import brought_up
 from tests.stack.jobs import IN_FLIGHT, MINUTES, OVERRIDE, TOGETHER, UP_TO_DATE, WRONG, Jobs, Work
 from tests.stack.load import Load
 from tests.stack.spa import Tab
-from tests.stack.stacks import CLEAN, run, wait_until
+from tests.stack.stacks import CLEAN, inspect, run, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -181,17 +181,20 @@ def test_what_an_interrupted_command_left_is_ended_first(jobs: Jobs) -> None:
     assert len(jobs.compose("ps", "--quiet", "scheduler").split()) == 1
 
 
-def test_restore_stops_them(jobs: Jobs) -> None:
-    """What they would write into the old database would be lost."""
+def test_restore_stops_them(jobs: Jobs, by_hand: str) -> None:
+    """What they would write into the old database would be lost. All run again, also what somebody started by hand."""
     ok(jobs.stack("backup"))
+    begun = inspect(by_hand.strip())["State"]["StartedAt"]
     before = {service: one["State"]["StartedAt"] for service, one in jobs.containers().items()}
     ok(jobs.stack("restore", "--to", "latest", "--yes"))
     after = jobs.containers()
     for service in ("worker", "scheduler"):
         assert after[service]["State"]["Running"]
         assert after[service]["State"]["StartedAt"] > before[service]
-    for service in ("redis", "mail"):
+    for service in ("redis", "mail", "static"):
         assert after[service]["State"]["StartedAt"] == before[service]
+    assert jobs.tool().strip() == by_hand.strip()
+    assert inspect(by_hand.strip())["State"]["StartedAt"] > begun
 
 
 @pytest.mark.long
