@@ -44,7 +44,8 @@ def build_base(suite: str = SUITE, image: str = BASE) -> None:
     """A minimal Debian of the suite. It trusts what this machine trusts: its network may inspect TLS."""
     if not shutil.which("debootstrap"):
         apt("update")
-        apt("install", "--yes", "--no-install-recommends", "debootstrap")
+        # On Ubuntu nothing else brings the keys, without which no signature is checked.
+        apt("install", "--yes", "--no-install-recommends", "debootstrap", "debian-archive-keyring")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch, "root")
         # The script by name: an older debootstrap doesn't know the suite.

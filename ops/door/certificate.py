@@ -141,7 +141,7 @@ def wait_for_certificates(config: Config, begun: str) -> None:
     kept = stored(config)
     for name in names:
         if name not in missing:
-            renews = not kept.isdisjoint({name, name.replace("*.", "")})
+            renews = not kept.isdisjoint({name, f"*.{name.partition('.')[2]}"})
             print(lasts(name, served(name, port), renews), file=sys.stderr)
     if missing:
         errors = acme_errors(missing, begun)
@@ -164,9 +164,10 @@ def span(left: float) -> str:
 
 def stored(config: Config) -> set[str]:
     """The names whose certificates are in Traefik's store: those that it renews."""
-    argv = ("exec", "-T", "traefik", "grep", "-o", '"main": "[^"]*"')
+    # All else there is base64, or has other signs.
+    argv = ("exec", "-T", "traefik", "grep", "-oE", '"[*a-z0-9-]+(\\.[a-z0-9-]+)+"')
     found = compose(*argv, config.services["traefik"].environment[f"{ACME}STORAGE"], check=False).stdout
-    return set(re.findall('"main": "(.*)"', found))
+    return {line.strip('"') for line in found.splitlines()}
 
 
 def lasts(name: str, certificate: Certificate, renews: bool = True) -> str:

@@ -16,6 +16,7 @@ from ops.run import Stop, docker, step, uninterrupted
 # The registry did not answer, as opposed to: it answered no.
 UNREACHABLE = (
     r"no such host|i/o timeout|connection refused|network is unreachable|no route to host|deadline exceeded|lookup "
+    r"|Client\.Timeout|handshake timeout|connection reset|EOF"
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -61,10 +62,19 @@ def install_docker() -> None:
         keyring = Path("/etc/apt/keyrings/docker.asc")
         keyring.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         keyring.write_bytes(key)
-        Path("/etc/apt/sources.list.d/docker.sources").write_text(
+        sources = Path("/etc/apt/sources.list.d/docker.sources")
+        sources.write_text(
             f"Types: deb\nURIs: {address}\nSuites: {system['VERSION_CODENAME']}\n"
             f"Components: stable\nSigned-By: {keyring}\n"
         )
-        engine.apt("update")
         plugins = ("docker-buildx-plugin", "docker-compose-plugin")
-        engine.apt("install", "--yes", "docker-ce", "docker-ce-cli", "containerd.io", *plugins)
+        try:
+            engine.apt("update")
+            engine.apt("install", "--yes", "docker-ce", "docker-ce-cli", "containerd.io", *plugins)
+            return
+        except OSError as error:
+            # It has nothing for this release of the system, perhaps, and every `apt update` would say so from now on.
+            sources.unlink()
+            print(f"Docker's own packages can't be installed: {error}", file=sys.stderr)
+    with step("Install Docker from the distribution's packages"):
+        engine.install()

@@ -102,6 +102,8 @@ def serve() -> None:
             print(f"Going on with the base images that are here: {failure}", file=sys.stderr)
             pull = False
         try:
+            # The routes that maintenance copied are of the version before.
+            maintenance.refresh(configuration())
             serve_all(pull)
         except Stop as failure:
             undone = (HERE / ".git").exists() and last_update()

@@ -71,3 +71,22 @@ def test_certificates_by_dns(clone: ByRecord) -> None:
     assert not clone.trusted("a.b.app.test")
     assert not clone.trusted("shop.app-test")
     assert "Nothing changed" in ok(clone.trusting_up())
+
+
+@pytest.mark.long
+def test_wildcard_that_is_for_the_first_name(clone: ByRecord) -> None:
+    """It serves, and is not redirected to itself, whichever of the two routes Traefik comes to first; it renews."""
+    dotenv = clone.env_file.read_text()
+    others = {"DOMAIN=app.test,*.app.test": "DOMAIN=www.app.test,*.app.test", "ALIASES=serve": "ALIASES=redirect"}
+    for before, now in others.items():
+        assert before in dotenv
+        dotenv = dotenv.replace(before, now)
+    clone.env_file.write_text(dotenv)
+    done = clone.trusting_up()
+    ok(done)
+    assert "does not renew itself" not in done.stderr
+    for _ in range(8):
+        # It orders routes of one priority by chance, each time that it reads them.
+        clone.recreate()
+        assert clone.get("/items/5", name="www.app.test").status == 200
+    assert clone.get("/items/5", name="shop.app.test").status in (301, 308)

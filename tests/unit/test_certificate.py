@@ -1,11 +1,16 @@
+import json
+import os
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
+from ops.allowed import ACME
 from ops.door import certificate
 from ops.door.certificate import Certificate, acme_errors, check_names, lasts
 from tests.configs import for_domain
+from tests.conftest import REPO
 
 DAY = 86400
 
@@ -86,3 +91,28 @@ def test_name_that_leads_elsewhere(
     monkeypatch.setattr(certificate, "is_here", lambda _address: here)
     check_names(for_domain("app.test"))
     assert capsys.readouterr().err.strip() == said
+
+
+@pytest.mark.parametrize(
+    ("domain", "dns", "left"),
+    [
+        ("app.test,*.app.test", "rfc2136", {"app.test", "www.test"}),
+        ("app.test,www.test", "rfc2136", {"app.test", "www.test"}),
+        ("app.test,www.test", "", {"www.test"}),
+        ("www.test", "", {"www.test"}),
+    ],
+)
+def test_store_has_what_can_be_renewed(tmp_path: Path, domain: str, dns: str, left: set[str]) -> None:
+    """One whose name left DOMAIN goes, and so does that of a wildcard, which nobody can prove without DNS."""
+    names = [{"main": "app.test", "sans": ["*.app.test"]}, {"main": "www.test"}]
+    domain += "" if "www.test" in domain else ",www.test"
+    listed = [{"domain": name, "certificate": "AA==", "key": "AA==", "Store": "default"} for name in names]
+    store = tmp_path / "acme.json"
+    # As Traefik writes it.
+    store.write_text(json.dumps({"acme": {"Account": {"Email": ""}, "Certificates": listed}}, indent=2))
+    given = {"DOMAIN": domain, "ACME_DNS": dns, "OWN_CERTIFICATES": "", f"{ACME}STORAGE": str(store)}
+    forget = ["sh", str(REPO / "traefik/forget"), "true"]
+    done = subprocess.run(forget, env={"PATH": os.environ["PATH"], **given}, capture_output=True, text=True, check=True)
+    kept = json.loads(store.read_text())["acme"]["Certificates"]
+    assert {one["domain"]["main"] for one in kept} == left
+    assert ("The certificate of app.test leaves the store" in done.stderr) == ("app.test" not in left)

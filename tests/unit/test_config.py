@@ -30,6 +30,7 @@ def configured(**settings: str) -> Config:
     ("setting", "value"),
     [
         ("DOMAIN", "https://example.com"),
+        ("DOMAIN", "203.0.113.5"),
         ("DOMAIN", "app.example.com, www.example.com"),
         ("ALIASES", "both"),
         ("ACME_EMAIL", "you"),
