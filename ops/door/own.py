@@ -46,7 +46,7 @@ class Own:
 
     def says(self) -> str:
         found = self.certificate
-        if found.late() and found.left < SOON:
+        if found.late(3) and found.left < SOON:
             return f"Warning: certificates/{self.name}.crt ends in {span(found.left)}. Put a newer one there."
         return f"The certificate of {self.name} is certificates/{self.name}.crt, and lasts for {span(found.left)}."
 

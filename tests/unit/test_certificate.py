@@ -20,9 +20,12 @@ def lasting(days: float, left: float) -> Certificate:
     return Certificate(now - (days - left) * DAY, now + left * DAY)
 
 
-@pytest.mark.parametrize(("days", "left", "late"), [(90, 31, False), (90, 29, True), (6, 2.1, False), (6, 1.9, True)])
-def test_late_below_a_third(days: float, left: float, late: bool) -> None:
-    """With fewer than a third of its time left a certificate should have been renewed, however long it is."""
+@pytest.mark.parametrize(
+    ("days", "left", "late"),
+    [(90, 29, False), (90, 17, True), (45, 9.9, False), (45, 8, True), (6.7, 1.9, False), (6.7, 1, True)],
+)
+def test_late_below_a_fifth(days: float, left: float, late: bool) -> None:
+    """With fewer than a fifth of its time left a certificate should have been renewed, however long it is."""
     assert lasting(days, left).late() == late
     assert lasts("app.test", lasting(days, left)).startswith("Warning: ") == late
 
@@ -30,7 +33,7 @@ def test_late_below_a_third(days: float, left: float, late: bool) -> None:
 def test_says_what_is_left() -> None:
     """Days, and hours where days would be too coarse."""
     assert "lasts for 60 days" in lasts("app.test", lasting(90, 60.2))
-    assert "ends in 30.0 hours" in lasts("app.test", lasting(6, 1.25))
+    assert "ends in 24.0 hours" in lasts("app.test", lasting(6, 1))
 
 
 def test_renews_only_what_is_stored() -> None:
