@@ -52,7 +52,7 @@ class Certificate:
 
         It begins 30 days before the end of 90, 10 of 45, 2 of 6.7: its getCertificateRenewDurations.
         """
-        return self.left < (self.ends - self.begins) / 5
+        return self.left < (self.ends - self.begins) / part
 
 
 def served(name: str, port: int) -> Certificate:
