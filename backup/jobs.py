@@ -40,18 +40,26 @@ def check_identity() -> None:
     if not known:
         # Barman writes it as well, but not at one go.
         server.write(server.HOME / "identity.json", json.dumps({"systemid": running, "version": server.MAJOR}))
-    aside = sorted(server.VOLUME.glob(f"{server.MAJOR}-{running}-*"))
-    if known and known != running and aside:
-        # A restore from the bucket moved them there, and did not come to its end: backup/bucket.py.
-        server.HOME.rename(server.VOLUME / f"{server.MAJOR}-{known}-{server.now():%Y%m%d%H%M%S}")
-        aside[-1].rename(server.HOME)
-        print(f"The backups of the running database are back, from the folder {aside[-1].name}.", flush=True)
-    elif known and known != running:
+    if known and known != running:
         raise Failure(
             "The running database is another one than these backups are of, so they are left as they are, and it has "
             "none. Bring the old one back with `./stack restore --to latest`, or, to begin anew, "
             f"move {server.HOME} in the backup volume away."
         )
+
+
+def bring_back() -> None:
+    """Take back the running database's backups, moved aside by a restore from the bucket that did not come to its end.
+
+    Before any job has read whose backups these are. Raises Failure.
+    """
+    known = server.identity()
+    [[running]] = psql("SELECT system_identifier FROM pg_control_system()")
+    aside = sorted(server.VOLUME.glob(f"{server.MAJOR}-{running}-*"))
+    if aside and known != running:
+        server.HOME.rename(server.VOLUME / f"{server.MAJOR}-{known or 'unknown'}-{server.now():%Y%m%d%H%M%S}")
+        aside[-1].rename(server.HOME)
+        print(f"The backups of the running database are back, from the folder {aside[-1].name}.", flush=True)
 
 
 def stream() -> None:

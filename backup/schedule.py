@@ -1,5 +1,6 @@
 """What the backup container runs: APScheduler says when, this says what."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -114,6 +115,9 @@ def serve() -> None:
     for job, interval in seconds.items():
         soon = {} if interval == 60 else {"next_run_time": server.now()}
         scheduler.add_job(job, IntervalTrigger(seconds=interval), max_instances=1, **soon)
+    # Where Postgres is away, `stream` says so, and the next start does it.
+    with contextlib.suppress(Failure, OSError):
+        jobs.bring_back()
     jobs.sweep()
     # Of a verification that was killed: as large as the database.
     shutil.rmtree(verify.SCRATCH, ignore_errors=True)

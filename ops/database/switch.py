@@ -47,12 +47,14 @@ class Journal:
     phase: str = "filling"
     # Images to put back with the old volume, by the names that Compose starts them by.
     images: dict[str, str] = field(default_factory=dict)
-    # Processes of a profile, or that no file has any more, by their ids: they run on in the end, as they were.
+    # Processes of a profile, by their ids: they run on in the end, as they were.
     stopped: list[str] = field(default_factory=list)
 
     def write(self) -> None:
         """Raises OSError. Whole or not at all, and on the disk."""
-        dotenv.replace_file(JOURNAL, json.dumps(asdict(self)))
+        # What is empty, an earlier version of the stack may not know.
+        known = {name: one for name, one in asdict(self).items() if one not in ([], {})}
+        dotenv.replace_file(JOURNAL, json.dumps(known))
 
     def end(self) -> None:
         for container in self.stopped:
@@ -67,11 +69,15 @@ def under_way() -> Journal | None:
 
 def switch(config: Config, journal: Journal, fill: Callable[[], None]) -> None:
     """Stop the slots, fill the new volume, start on it. Raises Stop, having said what serves then."""
-    others = {*config.processes, *OF_THE_STACK}
-    mine = [one for one in slots.containers(config.project) if one.process and one.running]
-    journal = replace(journal, stopped=[one.id for one in mine if one.service not in others])
-    with major.put_back_on_failure(journal.images):
+    ours = {*config.processes, *OF_THE_STACK}
+    found = [one for one in slots.containers(config.project) if one.process and one.running]
+    others = [one for one in found if one.service not in ours]
+    known = compose("--profile", "*", "config", "--services").stdout.split() if others else []
+    journal = replace(journal, stopped=[one.id for one in others if one.service in known])
+    with major.put_back_on_failure(journal.images), uninterrupted(), contextlib.ExitStack() as undone:
+        undone.callback(lambda: JOURNAL.unlink() if JOURNAL.exists() else None)
         journal.write()
+        undone.pop_all()
     with contextlib.ExitStack() as held:
         try:
             # One that began since.
@@ -80,8 +86,8 @@ def switch(config: Config, journal: Journal, fill: Callable[[], None]) -> None:
                 maintenance.switch_on(config, [], journal.verb)
             with step("Stop the slots"):
                 compose("stop", *config.processes, *slots.SLOTS)
-                for container in journal.stopped:
-                    docker("stop", container, despite=GONE)
+                for one in others:
+                    docker("stop", one.id, despite=GONE)
             create(config, journal.new)
             fill()
             # Within: an interruption comes before it, and leads back, or waits for the end.

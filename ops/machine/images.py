@@ -16,7 +16,7 @@ from ops.run import Stop, docker, step, uninterrupted
 # The registry did not answer, as opposed to: it answered no.
 UNREACHABLE = (
     r"no such host|i/o timeout|connection refused|network is unreachable|no route to host|deadline exceeded|lookup "
-    r"|Client\.Timeout|handshake timeout|connection reset|EOF"
+    r"|Client\.Timeout|handshake timeout"
 )
 
 
@@ -46,7 +46,10 @@ def base_images(config: Config) -> None:
     missing = {setting: image for setting, image in chosen_bases(config).items() if not images.exists(image)}
     chosen: dict[str, str] = {}
     # What serves on the originals goes on on them, however long a registry is away.
-    serves = images.exists(config.services["app-1"].image)
+    serves = dotenv.read("RELEASE") and (
+        images.exists(config.services["app-1"].image)
+        or not docker("volume", "inspect", config.volumes["postgres-data"], check=False).returncode
+    )
     originals = serves and not any(one.startswith(images.OURS) for one in chosen_bases(config).values())
     for setting, image in missing.items():
         stand_in = images.STAND_INS[setting][0]

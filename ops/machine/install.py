@@ -70,11 +70,9 @@ def install_docker() -> None:
         plugins = ("docker-buildx-plugin", "docker-compose-plugin")
         try:
             engine.apt("update")
-            engine.apt("install", "--yes", "docker-ce", "docker-ce-cli", "containerd.io", *plugins)
-            return
         except OSError as error:
             # It has nothing for this release of the system, perhaps, and every `apt update` would say so from now on.
             sources.unlink()
-            print(f"Docker's own packages can't be installed: {error}", file=sys.stderr)
-    with step("Install Docker from the distribution's packages"):
-        engine.install()
+            print(f"Docker's own packages can't be had, so these are the distribution's: {error}", file=sys.stderr)
+            return engine.install()
+        engine.apt("install", "--yes", "docker-ce", "docker-ce-cli", "containerd.io", *plugins)

@@ -126,6 +126,15 @@ def wait_for_answer(config: Config, untouched: bool) -> None:
         print(f"{stop} Postgres is well, and nothing was changed: going on.", file=sys.stderr)
 
 
+def has_no_database(config: Config) -> bool:
+    """Whether there is no volume yet, or one that a start which failed has left empty. Raises Stop."""
+    name, image = config.volumes["postgres-data"], config.services["postgres"].image
+    if docker("volume", "inspect", name, check=False).returncode:
+        return True
+    # Without the image nobody can look.
+    return bool(releases.image_ids(image)) and not holds_database(name, image)
+
+
 def refuse_empty(config: Config) -> None:
     """Raises Stop with 2 when this would begin with an empty database where there are backups of one."""
     name, volume = config.volumes["postgres-data"], config.volumes["backup"]
@@ -186,8 +195,7 @@ def start_stack(config: Config, hooks: Hooks, serving: bool) -> tuple[str, bool,
     major.refuse_another(config)
     built, own = is_built(), dotenv.own_postgres()
     # Where no database goes with a release there may be another app here by now, in place of the sample.
-    name = config.volumes["postgres-data"]
-    anew = own and not serving and bool(docker("volume", "inspect", name, check=False).returncode)
+    anew = own and not serving and has_no_database(config)
     with way_back(config, built) as touched:
         with step("Build the images"):
             release = hooks.release = build_all(config.project, built, anew)

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 
+from ops.config import project_name
 from ops.door import maintenance
 from ops.lock import lock
 from ops.machine.checks import configuration
@@ -14,7 +15,7 @@ from ops.machine.images import newest_bases
 from ops.machine.install import ensure_docker
 from ops.release import releases
 from ops.release.up import serve_all
-from ops.run import HERE, Stop, confirm, step, uninterrupted
+from ops.run import HERE, Stop, confirm, running, step, uninterrupted
 from ops.update import apply
 from ops.update.merge import (
     YOURS,
@@ -103,7 +104,8 @@ def serve() -> None:
             pull = False
         try:
             # The routes that maintenance copied are of the version before.
-            maintenance.refresh(configuration())
+            if running(project_name(), "traefik"):
+                maintenance.refresh(configuration())
             serve_all(pull)
         except Stop as failure:
             undone = (HERE / ".git").exists() and last_update()
