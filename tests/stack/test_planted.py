@@ -131,7 +131,7 @@ def test_restore(planted: Clone) -> None:
 
 def test_session_by_hand(planted: Clone) -> None:
     """The way to look into the database that docs/database.md shows is the owner's own."""
-    [shown] = re.findall(r"docker compose (exec .* psql app)", (REPO / "docs/database.md").read_text())
+    [shown] = re.findall(r"`docker compose (exec [^`]* psql app)`", (REPO / "docs/database.md").read_text())
     argv = shown.replace("exec", "exec -T").split()
     assert planted.compose(*argv, "-XqAtc", "SELECT current_user, count(*) FROM notes").startswith("owner|")
     assert caught(planted) == []
