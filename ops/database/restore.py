@@ -39,8 +39,9 @@ def restore(to: str, yes: bool, bucket: bool = False) -> None:
                 slots.start_backup()
             source = ("bucket",) if bucket else ()
             plan = compose_json(*ONE_SHOT, "backup", "plan", to, *source)
+            with step("Check the settings"):
+                check_release(config, release)
             show_plan(config.project, plan, journal)
-            check_release(config, release)
             confirm("Go on?", yes)
         switch(config, journal, lambda: recover(config.project, new, to, *source))
         if not built:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
@@ -22,7 +23,7 @@ from ops.door import ask, maintenance
 from ops.lock import STATE
 from ops.machine.checks import configuration
 from ops.release import rollout, slots
-from ops.run import GONE, Stop, compose, docker, remove_container, running, step, uninterrupted
+from ops.run import AT_ONCE, GONE, Stop, compose, docker, remove_container, running, step, uninterrupted
 
 JOURNAL = STATE / "journal.json"
 VOLUME_SETTING = "POSTGRES_VOLUME"
@@ -237,7 +238,11 @@ def create(config: Config, volume: str) -> None:
 
 
 def remove_unused(volume: str) -> None:
-    # What a helper that was killed with its command left: a volume in use can't be removed.
-    for container in docker("ps", "--all", "--quiet", "--filter", f"volume={volume}").stdout.split():
-        remove_container(container)
-    docker("volume", "rm", volume, check=False)
+    deadline = time.monotonic() + AT_ONCE
+    while not docker("volume", "inspect", volume, check=False).returncode:
+        # What a helper that was killed with its command left, or is about to be gone: a volume in use can't be removed.
+        for container in docker("ps", "--all", "--quiet", "--filter", f"volume={volume}").stdout.split():
+            remove_container(container)
+        if not docker("volume", "rm", volume, check=False).returncode or time.monotonic() > deadline:
+            return
+        time.sleep(0.2)

@@ -45,7 +45,8 @@ def upgrade(yes: bool) -> None:
             new = f"{config.project}_postgres-{majors[1]}-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
             journal = begin(config, "upgrade-postgres", new, before)
             show_upgrade(majors, str(journal.old), new)
-            check_release(config, release)
+            with step("Check the settings"):
+                check_release(config, release)
             confirm("Go on?", yes)
             # While what runs is still the old one.
             backup(config.project)

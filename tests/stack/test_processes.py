@@ -211,7 +211,7 @@ def test_interrupted_restore_brings_them_back(jobs: Jobs, number: signal.Signals
         jobs.interrupted(number, "==> Stop the slots", *argv)
         assert "did not come to its end: back to " in jobs.stack("up").stderr
     else:
-        assert jobs.interrupted(number, "==> Build the images", *argv, then=in_the_middle).returncode == 130
+        assert jobs.interrupted(number, "==> Check the settings", *argv, then=in_the_middle).returncode == 130
     running = jobs.compose("ps", "--status", "running", "--format", "{{.Service}}").split()
     assert [running.count(one) for one in ("worker", "scheduler", "cron")] == [2, 1, 1]
     given = jobs.queue(10)

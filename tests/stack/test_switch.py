@@ -56,7 +56,7 @@ def test_interrupted_while_the_slots_drain(backed_up: Clone) -> None:
     before, there = volumes(backed_up), stored(backed_up)
     argv = ("restore", "--to", target, "--yes")
     done = backed_up.interrupted(
-        signal.SIGINT, "==> Build the images", *argv, then=lambda: wait_until(lambda: drains(backed_up))
+        signal.SIGINT, "==> Check the settings", *argv, then=lambda: wait_until(lambda: drains(backed_up))
     )
     assert done.returncode == 130
     assert is_well(backed_up)
