@@ -166,7 +166,7 @@ def upgrade():
 def test_data_from_another_postgres(serving: Clone) -> None:
     """The page's own commands: the rows are here, the schema is the code's, and the app may do what it always may."""
     section = (REPO / "docs/database.md").read_text().partition("\n## Bring your data\n")[2].partition("\n## ")[0]
-    given = re.findall(r"^\d\. .*`(docker compose [^`]*)`", section, re.MULTILINE)
+    given = re.findall(r"^\d\. .*`(docker compose exec [^`]*)`", section, re.MULTILINE)
     assert len(given) == 3
     serving.psql("INSERT INTO notes (text) VALUES ('from elsewhere')")
     dump = "docker compose exec -T -u owner postgres pg_dump --format=custom app > shop.dump"
