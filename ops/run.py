@@ -24,6 +24,7 @@ GONE = re.compile("no such (container|object)", re.IGNORECASE)
 HERE = Path(__file__).resolve().parent.parent
 # How Compose runs a program in a container of its own.
 ONE_SHOT = ("run", "--rm", "--no-deps", "-T")
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Seconds that a docker command has to end when `./stack` is interrupted.
 AT_ONCE = 10
 # With containerd's image store, the default of Engine 29, an attestation of each build would give an image that has not
@@ -85,20 +86,36 @@ def confirm(question: str, yes: bool) -> None:
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C, SIGTERM and a lost terminal back: what would be left half-way is brought to its end first."""
+    with handling(hold_back):
+        yield
 
-    def wait(_number: int, _frame: object) -> None:
-        # Not by print, in the middle of which the signal may have come.
-        with contextlib.suppress(OSError):
-            os.write(2, b"    Not now: this must come to its end.\n")
 
-    with handling(wait):
+def hold_back(_number: int, _frame: object) -> None:
+    # Not by print, in the middle of which the signal may have come.
+    with contextlib.suppress(OSError):
+        os.write(2, b"    Not now: this must come to its end.\n")
+
+
+@contextlib.contextmanager
+def interrupted_once() -> Iterator[None]:
+    """Within, the first of them interrupts, and the next ones are held back: they come before the way back begins."""
+    # nohup means it.
+    ignored = {number for number in INTERRUPTIONS if signal.getsignal(number) == signal.SIG_IGN}
+
+    def first(number: int, _frame: object) -> None:
+        if number not in ignored:
+            for one in INTERRUPTIONS:
+                signal.signal(one, hold_back)
+            raise KeyboardInterrupt
+
+    with handling(first):
         yield
 
 
 @contextlib.contextmanager
 def handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
     """Have this called for Ctrl-C, SIGTERM and a lost terminal, and what was before afterwards."""
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, handler) for number in INTERRUPTIONS}
     try:
         yield
     finally:

@@ -23,7 +23,18 @@ from ops.door import ask, maintenance
 from ops.lock import STATE
 from ops.machine.checks import configuration
 from ops.release import rollout, slots
-from ops.run import AT_ONCE, GONE, Stop, compose, docker, remove_container, running, step, uninterrupted
+from ops.run import (
+    AT_ONCE,
+    GONE,
+    Stop,
+    compose,
+    docker,
+    interrupted_once,
+    remove_container,
+    running,
+    step,
+    uninterrupted,
+)
 
 JOURNAL = STATE / "journal.json"
 VOLUME_SETTING = "POSTGRES_VOLUME"
@@ -79,7 +90,7 @@ def switch(config: Config, journal: Journal, fill: Callable[[], None]) -> None:
         undone.callback(lambda: JOURNAL.unlink() if JOURNAL.exists() else None)
         journal.write()
         undone.pop_all()
-    with contextlib.ExitStack() as held:
+    with interrupted_once(), contextlib.ExitStack() as held:
         try:
             # One that began since.
             refuse_programs(config.project)
