@@ -47,7 +47,7 @@ def check_values(environment: dict[str, str]) -> None:
         if environment[paths] and not environment[guard]:
             raise Stop(f"{paths}={environment[paths]} guards nothing without {guard}.", 2)
     if any(re.fullmatch(r"[\d.]+", name) for name in environment["DOMAIN"].split(",")):
-        raise Stop(f"DOMAIN={environment['DOMAIN']} is wrong: a name. Without DOMAIN any address is served.", 2)
+        raise Stop(f"DOMAIN={environment['DOMAIN']} is wrong: a name, no address. Not set, any address will do.", 2)
     if "*" in environment["DOMAIN"] and not environment["ACME_DNS"]:
         raise Stop(f"DOMAIN={environment['DOMAIN']} is wrong: a wildcard needs ACME_DNS.", 2)
     for name in filter(None, environment["OWN_CERTIFICATES"].split(",")):

@@ -172,6 +172,10 @@ def run_with(volume: str, *argv: str, check: bool = True) -> subprocess.Complete
     return docker("run", "--rm", "--name", f"{volume}-opened", "--network", "none", *argv, check=check)
 
 
+def has_volume(name: str) -> bool:
+    return not docker("volume", "inspect", name, check=False).returncode
+
+
 def forget_opened(volume: str) -> None:
     """Remove what a command that was killed may have left: a container, made and not started, that holds the volume."""
     remove_container(f"{volume}-opened")

@@ -29,6 +29,7 @@ from ops.run import (
     Stop,
     compose,
     docker,
+    has_volume,
     interrupted_once,
     remove_container,
     running,
@@ -86,10 +87,12 @@ def switch(config: Config, journal: Journal, fill: Callable[[], None]) -> None:
     others = [one for one in found if one.service not in ours]
     known = compose("--profile", "*", "config", "--services").stdout.split() if others else []
     journal = replace(journal, stopped=[one.id for one in others if one.service in known])
-    with major.put_back_on_failure(journal.images), uninterrupted(), contextlib.ExitStack() as undone:
-        undone.callback(lambda: JOURNAL.unlink() if JOURNAL.exists() else None)
-        journal.write()
-        undone.pop_all()
+    with major.put_back_on_failure(journal.images), uninterrupted():
+        try:
+            journal.write()
+        except OSError:
+            JOURNAL.unlink(missing_ok=True)
+            raise
     with interrupted_once(), contextlib.ExitStack() as held:
         try:
             # One that began since.
@@ -250,7 +253,7 @@ def create(config: Config, volume: str) -> None:
 
 def remove_unused(volume: str) -> None:
     deadline = time.monotonic() + AT_ONCE
-    while not docker("volume", "inspect", volume, check=False).returncode:
+    while has_volume(volume):
         # What a helper that was killed with its command left, or is about to be gone: a volume in use can't be removed.
         for container in docker("ps", "--all", "--quiet", "--filter", f"volume={volume}").stdout.split():
             remove_container(container)

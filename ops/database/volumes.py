@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ops import dotenv
 from ops.config import Config
-from ops.run import Stop, confirm, docker, forget_opened, last_line, run_with
+from ops.run import Stop, confirm, docker, forget_opened, has_volume, last_line, run_with
 from ops.words import since
 
 # Where the Postgres image has the volume.
@@ -50,7 +50,7 @@ def in_volume(volume: str, image: str, *argv: str) -> subprocess.CompletedProces
 
 def holds_database(volume: str, image: str) -> bool:
     """Whether there is such a volume with a database in it. Raises Stop where nobody can look."""
-    if docker("volume", "inspect", volume, check=False).returncode:
+    if not has_volume(volume):
         return False
     looked = in_volume(volume, image, "sh", "-c", f"ls {MOUNTED}/*/docker/PG_VERSION")
     # docker's own failures are 125 and more, on a full disk for one: that is no "there is none".

@@ -15,7 +15,7 @@ from typing import Any
 from ops.allowed import ACME
 from ops.config import Config
 from ops.door.ask import ToThisMachine
-from ops.run import Stop, compose, docker, run_with, step
+from ops.run import Stop, compose, has_volume, run_with, step
 
 # Seconds for a certificate to be issued, and for one by DNS, whose record has to get about first.
 ISSUE_SECONDS, RECORD_SECONDS = 60, 300
@@ -106,7 +106,7 @@ def check_store(config: Config) -> None:
     if not config.public:
         return
     path, volume = config.services["traefik"].environment[f"{ACME}STORAGE"], config.volumes["acme"]
-    if docker("volume", "inspect", volume, check=False).returncode:
+    if not has_volume(volume):
         return
     # As Traefik's own user: `head` reads what `stat` may only see. Compose would change networks first.
     look = f"[ ! -e {path} ] || {{ stat -c %a {path} && head -c 1 {path}; }}"

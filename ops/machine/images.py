@@ -11,7 +11,7 @@ from offline import images
 from ops import dotenv
 from ops.config import Config
 from ops.machine.checks import check_room
-from ops.run import Stop, docker, step, uninterrupted
+from ops.run import Stop, docker, has_volume, step, uninterrupted
 
 # The registry did not answer, as opposed to: it answered no.
 UNREACHABLE = (
@@ -45,12 +45,7 @@ def base_images(config: Config) -> None:
     """The official images, or their stand-ins where no registry can be reached: that choice is kept in .env."""
     missing = {setting: image for setting, image in chosen_bases(config).items() if not images.exists(image)}
     chosen: dict[str, str] = {}
-    # What serves on the originals goes on on them, however long a registry is away.
-    serves = dotenv.read("RELEASE") and (
-        images.exists(config.services["app-1"].image)
-        or not docker("volume", "inspect", config.volumes["postgres-data"], check=False).returncode
-    )
-    originals = serves and not any(one.startswith(images.OURS) for one in chosen_bases(config).values())
+    originals = bool(missing) and serves_on_originals(config)
     for setting, image in missing.items():
         stand_in = images.STAND_INS[setting][0]
         # One that could not be reached is enough to go by, but what the user named is never replaced.
@@ -70,6 +65,13 @@ def base_images(config: Config) -> None:
             chosen[setting] = stand_in
     if chosen:
         dotenv.write(chosen, "Stand-ins for images of a registry that could not be reached. Written by ./stack.")
+
+
+def serves_on_originals(config: Config) -> bool:
+    """Whether a release, or its data, is of the official images: it stays on them, however long no registry answers."""
+    if not dotenv.read("RELEASE") or any(one.startswith(images.OURS) for one in chosen_bases(config).values()):
+        return False
+    return images.exists(config.services["app-1"].image) or has_volume(config.volumes["postgres-data"])
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ from ops.release.build import (
 )
 from ops.release.deploy import deploy, mention_what_is_odd
 from ops.release.hooks import BEFORE, Hooks
-from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, running, step, uninterrupted
+from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, has_volume, running, step, uninterrupted
 
 
 def up() -> None:
@@ -129,7 +129,7 @@ def wait_for_answer(config: Config, untouched: bool) -> None:
 def has_no_database(config: Config) -> bool:
     """Whether there is no volume yet, or one that a start which failed has left empty. Raises Stop."""
     name, image = config.volumes["postgres-data"], config.services["postgres"].image
-    if docker("volume", "inspect", name, check=False).returncode:
+    if not has_volume(name):
         return True
     # Without the image nobody can look.
     return bool(releases.image_ids(image)) and not holds_database(name, image)
@@ -144,8 +144,7 @@ def refuse_empty(config: Config) -> None:
         if not releases.current():
             print(f"This stack goes on with the database in {name}.", file=sys.stderr)
         return
-    backups = docker("volume", "inspect", volume, check=False).returncode == 0
-    if not backups and not config.services["backup"].environment["BACKUP_S3_BUCKET"]:
+    if not has_volume(volume) and not config.services["backup"].environment["BACKUP_S3_BUCKET"]:
         return
     with step("Ask the backups, for there is no database"):
         found = compose_json(*ONE_SHOT, "backup", "bucket")

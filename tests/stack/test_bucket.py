@@ -25,11 +25,11 @@ names = bucket.rclone("lsf", "--recursive", "--files-only", "away:").splitlines(
 bucket.rclone("delete", "--files-from-raw=-", "away:", input="\\n".join([*sorted(names)[::3], ""]))
 """
 # A restore that is told to end when the bucket's backups have taken the place of the others.
-STOPPED = """
+ENDED = """
 import os, signal
 from backup import restore, server
 server.configure(14)
-restore.restored = lambda to: os.kill(os.getpid(), signal.SIGTERM)
+restore.restored = lambda to: os.kill(os.getpid(), signal.{})
 restore.main("latest", "bucket")
 """
 # What must be there, by its own name.
@@ -139,9 +139,14 @@ def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequ
     # Nor by a restore that fails, or is stopped.
     assert machine.recover("nonsense", "bucket").returncode == 1
     assert machine.alone("bucket")["local_identity"] == own
-    argv = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "backup", "-c", STOPPED)
-    assert "The restore was stopped." in machine.compose(*argv, check=False)
+    argv = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "backup", "-c")
+    assert "The restore was stopped." in machine.compose(*argv, ENDED.format("SIGTERM"), check=False)
     assert machine.alone("bucket")["local_identity"] == own
+    # Who is killed can't undo anything: the service does, once the database runs that the backups are of.
+    machine.compose(*argv, ENDED.format("SIGKILL"), check=False)
+    assert machine.alone("bucket")["local_identity"] == identity
+    machine.start()
+    wait_until(lambda: machine.verb("bucket")["local_identity"] == own)
     restored = machine.restore("latest", "bucket")
     assert machine.notes() == {1, 2, 3}
     assert (
