@@ -28,14 +28,27 @@ DEFAULTS = {
     b"cross-origin-resource-policy": b"same-origin",
 }
 POLICY = b"content-security-policy"
-# Traefik's mark on a request for which no proxy vouches: traefik/dynamic/headers.yaml. An app may believe no header of
-# such a one that begins so, whatever the rest of its name, but for Traefik's own.
+# The proxy's mark on a request for which nobody vouches: traefik/dynamic/headers.yaml, deploy/. An app may believe no
+# header of such a one that begins or ends so, whatever the rest of its name, but for the proxy's own.
 OUTSIDE = b"x-from-outside"
-VOUCHED = (
-    *(b"x-forwarded-", b"x-auth-request-", b"x-authenticated-", b"x-webauth-", b"x-remote-", b"remote-"),
-    *(b"x-goog-authenticated-", b"x-amzn-oidc-", b"x-ms-client-principal", b"cf-access-", b"tailscale-", OUTSIDE),
+# The whole names that Traefik leaves out are among them: it did so before a slot knew more than a few.
+BEGINS = (
+    *(b"forwarded", b"x-forwarded-", b"x-original-forwarded-", b"x-original-host", b"x-original-url"),
+    *(b"x-originating-ip", b"x-rewrite-url", b"x-scheme", b"x-url-scheme", b"x-script-name", b"front-end-https"),
+    *(b"remote-", b"x-remote-", b"x-auth-request-", b"x-auth-user", b"x-auth-email", b"x-auth-groups", b"x-auth-roles"),
+    *(b"x-authenticated-", b"x-webauth-", b"ssl-client-", b"x-ssl-client-", b"x-amzn-oidc-", b"x-goog-authenticated-"),
+    *(b"x-goog-iap-", b"x-ms-client-principal", b"cf-access-", b"cf-connecting-ip", b"tailscale-", OUTSIDE),
 )
-TRAEFIKS = {b"x-forwarded-" + name for name in (b"for", b"proto", b"host", b"port", b"server")}
+ENDS = (b"client-ip", b"client-cert", b"x-host")
+PROXYS = {b"x-forwarded-" + name for name in (b"for", b"proto", b"host", b"port", b"server")}
+
+
+def vouches(name: bytes) -> bool:
+    """Whether a header of this name, in small letters, says who a request is from, or what it asked for.
+
+    X_Real_Ip and X.Real.Ip are X-Real-Ip to some frameworks.
+    """
+    return name.startswith(BEGINS) or name.endswith(ENDS) or b"_" in name or b"." in name
 
 
 def documentation(app: Any, prefix: str = "") -> Iterator[str]:
@@ -68,8 +81,7 @@ class Headers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = scope.get("headers", ())
         if any(name == OUTSIDE for name, _ in asked):
-            kept = [one for one in asked if one[0] in TRAEFIKS or not one[0].startswith(VOUCHED)]
-            scope = {**scope, "headers": kept}
+            scope = {**scope, "headers": [one for one in asked if one[0] in PROXYS or not vouches(one[0])]}
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
 

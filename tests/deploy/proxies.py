@@ -61,12 +61,12 @@ class Program:
 
 PROGRAMS = {
     "caddy": Program(
-        {"caddy/Caddyfile": "/etc/caddy/Caddyfile", "caddy/from-outside": "/etc/caddy/from-outside"},
+        {"caddy/Caddyfile": "/etc/caddy/Caddyfile"},
         ("caddy", "run", "--config", "/etc/caddy/Caddyfile"),
         ("caddy", "validate", "--config", "/etc/caddy/Caddyfile"),
     ),
     "nginx": Program(
-        {"nginx/app.conf": "/etc/nginx/conf.d/app.conf", "nginx/headers.conf": "/etc/nginx/headers.conf"},
+        {"nginx/app.conf": "/etc/nginx/conf.d/app.conf"},
         ("nginx", "-g", "daemon off;"),
         ("nginx", "-t"),
     ),

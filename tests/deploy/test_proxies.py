@@ -102,7 +102,8 @@ def test_client(proxy: Proxy) -> None:
     forged = dict.fromkeys((*VOUCHED, *REPLACED, *LOOK_ALIKE), FORGED)
     assert len(forged) > 80
     told_twice, dropped = {"X-Forwarded-For": f"{FORGED}, 127.0.0.1"}, {"Connection": "X-Forwarded-For, X-Real-Ip"}
-    for headers in ({}, forged, told_twice, dropped):
+    unmarked = forged | {"Connection": "X-From-Outside", "X-From-Outside": ""}
+    for headers in ({}, forged, told_twice, dropped, unmarked):
         passing = {"X-Mine": "passes", "X-Auth-Token": "passes"}
         saw = json.loads(proxy.ask("/seen", source=CLIENT, headers=headers | passing)[2])
         assert (saw["client"], saw["scheme"]) == (CLIENT, "https")

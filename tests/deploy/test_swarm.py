@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import time
@@ -63,22 +62,6 @@ def test_services_are_those_of_compose(file: str, service: str, slot: str) -> No
         assert mine <= theirs
 
 
-def test_headers_are_those_of_traefik() -> None:
-    """What Traefik takes from a request from outside, HAProxy does too, and nothing that browsers send."""
-    names = re.findall(r"^  \"(.*)\"", (REPO / "traefik/dynamic/headers.yaml").read_text(), re.MULTILINE)
-    listed = " ".join(names).lower().split()
-    assert len(listed) > 60
-    [pattern] = re.findall(r"del-header (\S+) -m reg", (FOLDER / "haproxy.cfg").read_text())
-    taken = re.compile(pattern)
-    assert [
-        name for name in [*listed, "x-forwarded-for", "x-forwarded-host", "x-real-ip"] if not taken.search(name)
-    ] == []
-    usual = (
-        "accept authorization content-type cookie host origin referer user-agent x-api-key x-csrf-token x-request-id"
-    )
-    assert [name for name in usual.split() if taken.search(name)] == []
-
-
 @pytest.fixture(scope="module")
 def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
     """A Swarm whose first release serves."""
@@ -114,12 +97,12 @@ def serving(swarm: Swarm) -> Swarm:
 def test_client(serving: Swarm) -> None:
     """The client's address is the real one, and nobody's to say. Probes are not served, and HTTP leads to HTTPS."""
     forged = {"X-Forwarded-For": "198.51.100.7", "X-Auth-Request-User": "root", "Forwarded": "for=198.51.100.7"}
+    forged |= {"X_Real_Ip": "198.51.100.7", "X-Real-Ip": "198.51.100.7", "X-Forwarded-Host": "198.51.100.7"}
     with serving.client() as client:
         said = client.get("/who-asks", headers=forged).json()
         assert (said["client"], said["scheme"]) == (f"{serving.engine.outside[:-1]}1", "https")
-        assert "root" not in str(said["headers"])
+        assert {value for _, value in said["headers"]}.isdisjoint(forged.values())
         assert [client.get(f"/{path}").status_code for path in ("ready", "live")] == [404] * 2
-        assert client.get("/", headers={"X_Real_Ip": "198.51.100.7"}).status_code == 400
         answer = client.get(f"http://{serving.engine.outside}:{serving.clone.http_port}/items/5?q=1")
         assert (answer.status_code, answer.headers["Location"]) == (
             308,

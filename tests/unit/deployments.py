@@ -178,27 +178,5 @@ def supervisor(folder: Path) -> Iterator[Runs]:
             yield Runs(f"{file.relative_to(REPO)}: {section}", role, variables, facts)
 
 
-def nomad(folder: Path) -> Iterator[Runs]:
-    for file in sorted(folder.glob("*.hcl")):
-        before, *tasks = re.split(r'(?m)^ *task (?=")', file.read_text())
-        for text in tasks:
-            says = dict(re.findall(r'(?m)(\w+) *= *(".*"|\[.*\]|[\w.]+)(?: }|$)', text))
-            words = {name: value.strip('"') for name, value in says.items()}
-            role = "migrate" if words.get("command") == MIGRATE else "app"
-            facts = {
-                "user": words["user"],
-                "memory": size(f"{words['memory']}m"),
-                "processes": int(words["pids_limit"]),
-                "capabilities": [one.upper() for one in re.findall(r"\w+", words["cap_drop"])],
-                "read-only root": words["readonly_rootfs"] == "true",
-                "writable": [(words["target"], int(words["size"]))],
-            }
-            if role == "app":
-                [start] = re.findall(r'healthy_deadline *= *"(\w+)"', before)
-                facts |= {"grace": seconds(words["kill_timeout"]), "start": seconds(start)}
-            settings = dict(re.findall(r"\b(STACK_\w+) *= *(\S+)", text))
-            yield Runs(f"{file.relative_to(REPO)}: {text.split()[0]}", role, settings, facts)
-
-
 # By the folder in deploy/.
-FORMS = {"nomad": nomad, "kubernetes": kubernetes, "swarm": swarm, "systemd": systemd, "supervisor": supervisor}
+FORMS = {"kubernetes": kubernetes, "swarm": swarm, "systemd": systemd, "supervisor": supervisor}

@@ -29,7 +29,6 @@ UNLISTED = {f"{PREFIX}{name}" for name in ("HOST", "PORT", "READINESS_PORT", "TR
 SAYS = {
     "kubernetes": {"user", "memory", "capabilities", "privileges", "read-only root"},
     "swarm": {"user", "memory", "processes", "capabilities", "read-only root", "writable"},
-    "nomad": {"user", "memory", "processes", "capabilities", "read-only root", "writable"},
     "systemd": {"memory", "processes", "capabilities"},
     "supervisor": set[str](),
 }
@@ -95,12 +94,10 @@ def test_probes_ask_the_first_process() -> None:
 
 def test_replicas_are_what_the_pools_count() -> None:
     """On a cluster STACK_REPLICAS and STACK_SURGE are what the autoscaler and a rollout may come to."""
-    for folder, file in (("kubernetes", "base/app.yaml"), ("swarm", "stack.yml"), ("nomad", "app.nomad.hcl")):
+    for folder, file in (("kubernetes", "base/app.yaml"), ("swarm", "stack.yml")):
         text = (DEPLOY / folder / file).read_text()
         [app] = [one for one in RUNS if one.role == "app" and one.where.startswith(f"deploy/{folder}/{file}:")]
-        counted = re.findall(
-            r"\b(?:maxReplicas|replicas|maxSurge|parallelism|count|canary) *[:=] *\"?(?:\$\{\w+:-)?(\d+)", text
-        )
+        counted = re.findall(r"\b(?:maxReplicas|replicas|maxSurge|parallelism) *[:=] *\"?(?:\$\{\w+:-)?(\d+)", text)
         assert {app.settings[f"{PREFIX}REPLICAS"], app.settings[f"{PREFIX}SURGE"]} <= set(counted), (folder, counted)
 
 
