@@ -96,6 +96,31 @@ def test_name_that_leads_elsewhere(
     assert capsys.readouterr().err.strip() == said
 
 
+def forget(store: Path, authority: str = "https://one.test/directory", **given: str) -> str:
+    """What Traefik's container does with its certificates before it starts; return what it says."""
+    given = {
+        "OWN_CERTIFICATES": "",
+        "ACME_DNS": "",
+        **given,
+        f"{ACME}STORAGE": str(store),
+        f"{ACME}CASERVER": authority,
+    }
+    argv = ["sh", str(REPO / "traefik/forget"), "true"]
+    return subprocess.run(
+        argv, env={"PATH": os.environ["PATH"], **given}, capture_output=True, text=True, check=True
+    ).stderr
+
+
+def test_store_is_of_one_authority(tmp_path: Path) -> None:
+    """Certificates of a staging server stayed after ACME_CA had become another authority of one's own."""
+    store = tmp_path / "acme-other.json"
+    store.write_text("{}")
+    for authority, there in (("one", True), ("one", True), ("two", False)):
+        said = forget(store, f"https://{authority}.test/directory", DOMAIN="app.test")
+        assert store.exists() == there
+        assert ("asked for again, from https://two.test/directory" in said) != there
+
+
 @pytest.mark.parametrize(
     ("domain", "dns", "left"),
     [
@@ -113,9 +138,7 @@ def test_store_has_what_can_be_renewed(tmp_path: Path, domain: str, dns: str, le
     store = tmp_path / "acme.json"
     # As Traefik writes it.
     store.write_text(json.dumps({"acme": {"Account": {"Email": ""}, "Certificates": listed}}, indent=2))
-    given = {"DOMAIN": domain, "ACME_DNS": dns, "OWN_CERTIFICATES": "", f"{ACME}STORAGE": str(store)}
-    forget = ["sh", str(REPO / "traefik/forget"), "true"]
-    done = subprocess.run(forget, env={"PATH": os.environ["PATH"], **given}, capture_output=True, text=True, check=True)
+    said = forget(store, DOMAIN=domain, ACME_DNS=dns)
     kept = json.loads(store.read_text())["acme"]["Certificates"]
     assert {one["domain"]["main"] for one in kept} == left
-    assert ("The certificate of app.test leaves the store" in done.stderr) == ("app.test" not in left)
+    assert ("The certificate of app.test leaves the store" in said) == ("app.test" not in left)
