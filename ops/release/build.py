@@ -117,7 +117,9 @@ def release_to_serve(project: str, anew: bool = False) -> str:
 
     `anew`: this checkout's in any case.
     """
-    release = None if anew else releases.current()
+    # An .env that was replaced has no line of ours.
+    served = [releases.current(), *(one.name for one in reversed(releases.history()))]
+    release = None if anew else next(filter(None, served), None)
     if release and not releases.image_id(project, release):
         print(f"The image of release {release} is not on this machine: this checkout takes its place.", file=sys.stderr)
         release = None

@@ -149,6 +149,13 @@ def served_services() -> dict[str, Any]:
     return found
 
 
+def served_volume(project: str) -> str | None:
+    """The volume of the database that served under this name; None where none has, or DATABASE_URL named another."""
+    found: dict[str, Any] = json.loads(SNAPSHOT.read_bytes()) if SNAPSHOT.exists() else {}
+    named = found.get("volumes", {}).get("postgres-data", {}).get("name") if found.get("name") == project else None
+    return named and str(named)
+
+
 def take_snapshot() -> None:
     """Write down that what Compose resolves now is the configuration that serves."""
     dotenv.replace_file(SNAPSHOT, resolved())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ops import dotenv
 from ops.config import OF_THE_STACK, Config, project_name
 from ops.database import major, owner
-from ops.database.switch import settle
+from ops.database.switch import VOLUME_SETTING, settle
 from ops.database.volumes import holds_database
 from ops.door import maintenance
 from ops.door.certificate import check_names, check_store, wait_for_certificates
@@ -82,7 +82,7 @@ def up() -> None:
             if failed:
                 print(f"Serving now: {slots.serving_now(config.project)}.", file=sys.stderr)
             raise
-        if as_it_was:
+        if as_it_was and releases.current():
             # The folder may have another name.
             owner.remember(config.project)
         else:
@@ -133,6 +133,20 @@ def has_no_database(config: Config) -> bool:
         return True
     # Without the image nobody can look.
     return bool(releases.image_ids(image)) and not holds_database(name, image)
+
+
+def refuse_older(config: Config) -> None:
+    """Raises Stop with 2 when .env no longer names the volume that a restore or an upgrade made, and which served.
+
+    What was written since is there alone.
+    """
+    name, served = config.volumes["postgres-data"], slots.served_volume(config.project)
+    if served not in (None, name) and not dotenv.chosen(VOLUME_SETTING) and has_volume(str(served)):
+        raise Stop(
+            f"{VOLUME_SETTING} is not set any more, and this stack served from {served}. Write into .env "
+            f"{VOLUME_SETTING}={served}. To serve an older database: {VOLUME_SETTING}={name}.",
+            2,
+        )
 
 
 def refuse_empty(config: Config) -> None:
@@ -216,6 +230,7 @@ def start_stack(config: Config, hooks: Hooks, serving: bool) -> tuple[str, bool,
         if "traefik" in changed:
             forget_stuck(config.project)
         if own and not changed.isdisjoint(slots.LEFT_ALONE):
+            refuse_older(config)
             refuse_empty(config)
         migrates = not serving or not changed.isdisjoint(slots.SLOTS)
         if migrates:

@@ -1,6 +1,7 @@
 """Changes of network, ports and volume on a stack that serves, and on one that such a change has broken."""
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 
@@ -75,6 +76,21 @@ def test_volume_that_holds_no_database(serving: Clone) -> None:
             run("docker", "volume", "create", *labels(serving), name)
     run("docker", "volume", "rm", name)
     assert serving.stack("up").returncode == 0
+
+
+def test_env_that_was_copied_over(serving: Clone) -> None:
+    """It names no release any more: what serves goes on, and nothing of the checkout is built."""
+    env, main, before = serving.env_file.read_text(), serving.folder / "app/main.py", serving.container("app-1")
+    code = main.read_text()
+    serving.env_file.write_text(re.sub("(?m)^RELEASE=.*$", "", env))
+    main.write_text(code + "\n# Not deployed.\n")
+    try:
+        done = serving.stack("up")
+    finally:
+        main.write_text(code)
+    assert done.returncode == 0, done.stderr
+    assert serving.container("app-1") == before
+    assert set(env.splitlines()) <= set(serving.env_file.read_text().splitlines())
 
 
 def test_change_that_fails_is_gone_back_from(serving: Clone) -> None:

@@ -45,6 +45,13 @@ def test_back_to_the_old_volume(backed_up: Clone) -> None:
     wait_until(lambda: settled(backed_up))
     assert stored(backed_up) != there
     dotenv = backed_up.env_file.read_text()
+    # One that was copied over has no line of the command's.
+    backed_up.env_file.write_text(re.sub("(?m)^(POSTGRES_VOLUME|RELEASE)=.*$", "", dotenv))
+    restored = stored(backed_up)
+    done = backed_up.stack("up")
+    assert done.returncode == 2
+    assert "POSTGRES_VOLUME is not set any more, and this stack served from " in done.stderr
+    assert stored(backed_up) == restored
     backed_up.env_file.write_text(re.sub("(?m)^POSTGRES_VOLUME=.*$", f"POSTGRES_VOLUME={before}", dotenv))
     ok(backed_up.stack("up"))
     assert stored(backed_up) == there
