@@ -25,8 +25,11 @@ ORPHAN_SECONDS = 900
 
 
 @contextlib.contextmanager
-def lock(verb: str) -> Iterator[bool]:
-    """Hold the project's lock; give whether the last one to hold it was killed. Raises Stop, saying who holds it."""
+def lock(verb: str) -> Iterator[str]:
+    """Hold the project's lock; give the verb of the last one to hold it, if it was killed, or "".
+
+    Raises Stop, saying who holds it.
+    """
     check_rights(os.R_OK | os.W_OK)
     STATE.mkdir(mode=0o700, exist_ok=True)
     file = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -37,7 +40,7 @@ def lock(verb: str) -> Iterator[bool]:
             wait_for_orphan(file)
         now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
         holder = {"verb": verb, "pid": os.getpid(), "user": user_name(os.geteuid()), "since": now}
-        killed = bool(os.pread(file, 1, 0))
+        killed = json.loads(os.pread(file, 4096, 0) or b"{}").get("verb", "")
         os.truncate(file, 0)
         os.pwrite(file, json.dumps(holder).encode(), 0)
         run.inherited.append(file)

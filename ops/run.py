@@ -79,7 +79,11 @@ def confirm(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise Stop("Nobody is there to be asked: --yes goes on without the question.", 2)
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        said = input(f"{question} [y/N] ")
+    except EOFError:
+        said = ""
+    if said.strip().lower() not in ("y", "yes"):
         raise Stop("Nothing was changed.")
 
 

@@ -64,7 +64,8 @@ def keep_images(config: Config, services: Iterable[str]) -> dict[str, str]:
 def put_back(images: dict[str, str]) -> None:
     """Make what Compose starts by these names what was kept under these tags."""
     for name, kept in images.items():
-        docker("tag", kept, name)
+        # Somebody's prune may have taken it.
+        docker("tag", kept, name, check=False)
 
 
 @contextlib.contextmanager

@@ -61,6 +61,13 @@ def in_use(config: Config) -> bool:
     return any(mount.get("Name") == config.volumes["postgres-data"] for mount in mounts)
 
 
+def refuse_unused(config: Config) -> None:
+    """Raises Stop with 2 when Postgres runs on another volume than .env names: another verb would take that for it."""
+    if running(config.project, "postgres") and not in_use(config):
+        name = config.volumes["postgres-data"]
+        raise Stop(f"Postgres runs on another volume than {name}, which .env names: `./stack up` first.", 2)
+
+
 def nobodys(volume: str, facts: DataVolume, image: str) -> bool:
     """Whether no folder that is there has started containers on the volume's project, or written into the volume."""
     return not folder_of_containers(facts.project) and not recorded(volume, image)

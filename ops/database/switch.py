@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from ops import dotenv
 from ops.config import OF_THE_STACK, Config, override, parse
-from ops.database import major
+from ops.database import major, owner
 from ops.database.backup import inside
 from ops.database.volumes import holds_database
 from ops.door import ask, maintenance
@@ -161,7 +161,10 @@ def go_on(config: Config, journal: Journal) -> None:
 
 
 def back_to_old_volume(config: Config, journal: Journal) -> None:
-    """To the old volume, as it was served. A new one that no server has run on is removed. Raises Stop."""
+    """To the old volume, as it was served. A new one that no server has run on is removed.
+
+    Where nothing answers on the old one either, it says so: that is what the next verb begins with.
+    """
     major.put_back(journal.images)
     override(VOLUME_SETTING, None)
     if journal.phase == "filling":
@@ -186,9 +189,10 @@ def back_to_old_volume(config: Config, journal: Journal) -> None:
                 ask.wait_for(known, "the app and its database did not answer", {"database": "ok"})
                 break
             except Stop as failure:
-                if not files:
-                    raise
                 print(failure, file=sys.stderr)
+        else:
+            slots.show_evidence(config.project)
+            print(f"The volume {journal.old} is in use again: `./stack up` tries again.", file=sys.stderr)
     maintenance.end_of_verbs(known)
     journal.end()
 
@@ -215,6 +219,7 @@ def settle(config: Config, again: bool = False) -> Config:
     if not journal:
         # Killed in between: nothing is under way.
         maintenance.end_of_verbs(config)
+        slots.merge_snapshot(config.project, begin=True)
         return config
     not_ended = f"`./stack {journal.verb}` did not come to its end"
     with uninterrupted():
@@ -242,6 +247,7 @@ def begin(config: Config, verb: str, new: str, images: dict[str, str] | None = N
     """
     refuse_programs(config.project)
     old, image = config.volumes["postgres-data"], config.services["postgres"].image
+    owner.refuse_unused(config)
     return Journal(verb, new, old if holds_database(old, image) else None, images=images or {})
 
 

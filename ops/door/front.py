@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from ops.config import Config
-from ops.run import Stop, compose, docker, running, step
+from ops.run import Stop, compose, docker, last_lines, running, step
 
 
 def check_networks(config: Config, ipv6: Path = Path("/proc/net/if_inet6")) -> None:
@@ -42,4 +43,6 @@ def go_back(project: str, known: dict[str, Any], files: tuple[str, ...], *servic
     if back := [name for name in services if known.get(name, {"scale": 0}).get("scale", 1)]:
         with step(f"Go back to {', '.join(back)} as before"):
             forget_stuck(project)
-            compose(*files, "up", "--detach", "--wait", "--no-deps", *back, check=False)
+            done = compose(*files, "up", "--detach", "--wait", "--no-deps", *back, check=False)
+        if done.returncode:
+            print("\n".join(["That failed, too:", *last_lines(done.stderr)]), file=sys.stderr)

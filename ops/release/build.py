@@ -17,7 +17,7 @@ from ops.machine.checks import configuration
 from ops.machine.images import base_images, chosen_bases
 from ops.machine.install import ensure_docker
 from ops.release import processes, releases, slots
-from ops.run import HERE, Stop, compose, docker, last_lines, remove_container, running
+from ops.run import HERE, Stop, compose, docker, last_lines, remove_container, running, step
 
 # The stack's own Dockerfiles, by the file that calls for each, in this order.
 OWN = {"uv.lock": "uv", "poetry.lock": "poetry", "requirements.txt": "requirements", "pyproject.toml": "pyproject"}
@@ -30,6 +30,7 @@ NOT_RUN = (
     'did not run the command that it was given. It must end with `exec "$@"`. To leave it out: APP_ENTRYPOINT=skip in '
     ".env. It said:"
 )
+CHOSEN = "Your app has no Dockerfile: the stack's own. Written by ./stack."
 
 
 def prepared() -> Config:
@@ -44,11 +45,14 @@ def prepared() -> Config:
 def choose_dockerfile() -> None:
     """Write down which Dockerfile builds an app that has none. Raises Stop with 2 where there is nothing to go by."""
     folder = releases.app_folder()
-    if dotenv.chosen("APP_IMAGE") or dotenv.chosen("APP_DOCKERFILE"):
+    written = re.search(rf"^# {re.escape(CHOSEN)}\nAPP_DOCKERFILE=.*\n?", dotenv.text(), re.MULTILINE)
+    if dotenv.chosen("APP_IMAGE") or (dotenv.chosen("APP_DOCKERFILE") and not written):
         return
     if not folder.is_dir():
         raise Stop(f"APP_DIR names {folder}, and there is no such folder.", 2)
     if (folder / "Dockerfile").exists():
+        if written:
+            dotenv.replace_file(dotenv.FILE, dotenv.text().replace(written[0], ""))
         return
     own = next((name for file, name in OWN.items() if (folder / file).exists()), None)
     if own == "pyproject" and not re.search(r"^\[project\]", (folder / "pyproject.toml").read_text(), re.MULTILINE):
@@ -60,7 +64,7 @@ def choose_dockerfile() -> None:
         )
     # From the app's folder on, as Compose reads it.
     path = os.path.relpath(HERE / f"runtime/dockerfiles/{own}.Dockerfile", folder)
-    dotenv.write({"APP_DOCKERFILE": path}, "Your app has no Dockerfile: the stack's own. Written by ./stack.")
+    dotenv.write({"APP_DOCKERFILE": path}, CHOSEN)
 
 
 def build(*services: str) -> None:
@@ -224,9 +228,15 @@ def entrypoint(image: str) -> str:
     return " ".join(json.loads(found) or [])
 
 
+def start_database(project: str) -> None:
+    """Start the stack's own Postgres and its backups where it doesn't run, and is what the app has. Raises Stop."""
+    if dotenv.own_postgres() and not running(project, "postgres"):
+        with step("Start Postgres"):
+            compose("up", "--detach", "--wait", "--no-recreate", "postgres")
+            slots.start_backup()
+
+
 def migrate(project: str) -> bool:
     """Run the one-shot migration of the release that RELEASE names; return whether there was one. Raises Stop."""
-    if dotenv.own_postgres() and not running(project, "postgres"):
-        compose("up", "--detach", "--wait", "--no-recreate", "postgres")
     said = processes.run_once(project, "migrate", "The migration failed:")
     return said is None or "The schema went from" in said or "The migration's command ran." in said

@@ -6,7 +6,8 @@ import json
 import sys
 import time
 
-from ops.config import Config, override
+from ops.config import Config, override, resolved
+from ops.database import owner
 from ops.database.backup import restore_point, state_of_backups
 from ops.database.migrations import mention_what_is_gone, refuse_to_take_away
 from ops.database.switch import settle
@@ -16,7 +17,7 @@ from ops.machine.checks import check_room, configuration
 from ops.machine.images import base_images, chosen_bases
 from ops.machine.plan import check_sizes
 from ops.release import cron, processes, releases, rollout, slots
-from ops.release.build import build_release, check_release, choose_dockerfile, migrate
+from ops.release.build import build_release, check_release, choose_dockerfile, migrate, start_database
 from ops.release.hooks import BEFORE, Hooks
 from ops.run import Stop, running, step
 
@@ -28,7 +29,7 @@ def deploy(*build_options: str, contract: bool = False) -> None:
     """
     begun = time.monotonic()
     with lock("deploy"):
-        config = settle(serving_configuration())
+        config = serving_configuration()
         hooks = Hooks(config, "deploy")
         with hooks.around():
             checkout = releases.of_checkout()
@@ -72,6 +73,8 @@ def put_into_service(
                 release = hooks.release = build_release(config.project, *build_options)
             with step("Check the settings"):
                 check_release(config, release)
+            # Or nobody could tell what the migration takes away.
+            start_database(config.project)
             if not contract:
                 refuse_to_take_away(config, release, releases.current())
             hooks.run(BEFORE)
@@ -91,7 +94,7 @@ def put_into_service(
         print(f"{failure}\nSomebody removed {what} meanwhile: once more.", file=sys.stderr)
         base_images(config)
         return put_into_service(config, hooks, build_options, contract, again=True)
-    slots.keep(config.project, release)
+    slots.keep(config.project, release, deployed=True)
     return release, migrated, way_back
 
 
@@ -109,13 +112,19 @@ def rollback(wanted: str | None) -> None:
     """Put an earlier release into service: `wanted`, or what served before an interrupted or the last deploy."""
     begun = time.monotonic()
     with lock("rollback") as killed:
-        config = settle(serving_configuration())
+        config = serving_configuration()
         project, current = config.project, releases.current()
         # One that was killed may have replaced a slot, or was about to.
-        runs = slots.releases_of(project)
-        interrupted = killed or any(runs.get(slot) != current for slot in slots.SLOTS)
+        runs, checkout = slots.releases_of(project), releases.of_checkout()
+        others = [runs[slot] for slot in slots.SLOTS if runs.get(slot, current) != current]
+        # Not a deploy that had come to its end, and was killed in a hook.
+        about_to = killed == "deploy" and not (current and checkout and releases.is_of(current, checkout))
+        interrupted = about_to or any(runs.get(slot) != current for slot in slots.SLOTS)
         if wanted:
             release = wanted
+        elif killed == "rollback" and others:
+            release = others[0]
+            print(f"A rollback was interrupted: on to {release}.", file=sys.stderr)
         elif interrupted and current and releases.image_id(project, current):
             print(f"A deploy was interrupted: back to {current}.", file=sys.stderr)
             release = current
@@ -133,8 +142,10 @@ def rollback(wanted: str | None) -> None:
         with hooks.around():
             with step("Check the settings"):
                 check_release(config, release)
+            start_database(project)
             answer = rollout.roll_out(release, config)
-            slots.keep(project, release, rolled_back=current if release != current and not wanted else None)
+            left = current if release != current and not wanted else None
+            slots.keep(project, release, left, deployed=True)
         hooks.run_after()
     if answer.get("database") == "ok" and answer.get("at_head") is False:
         print(
@@ -169,17 +180,23 @@ def show_releases(project: str, as_json: bool) -> None:
 
 
 def serving_configuration() -> Config:
-    """The configuration, of a stack whose front door is open: the slots are what is replaced. Raises Stop."""
+    """The configuration, of a stack whose front door is open and that is settled: the slots are what is replaced.
+
+    Raises Stop.
+    """
     config = configuration()
     if not running(config.project, "traefik"):
         raise Stop("Traefik doesn't run: `./stack up` starts the stack.")
+    config = settle(config)
+    owner.refuse_unused(config)
     return config
 
 
 def mention_what_was_left(config: Config) -> None:
     """Name the services whose settings have changed since they were started."""
-    found, settings = slots.now(config.project), slots.settings_of_snapshot()
+    found, served = slots.now(config.project), slots.served_services()
+    wanted = json.loads(resolved())["services"]
     for service in [*slots.LEFT_ALONE, *config.accessories]:
-        if service in found and found[service].settings != settings[service]:
+        if service in found and served.get(service) != wanted[service]:
             gap = ", which takes a second in which nothing answers" if service in slots.FRONT else ""
             print(f"{service} still runs with its old settings: `./stack up` starts it anew{gap}.", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ FRONT = ("traefik", "postgres")
 LEFT_ALONE = (*FRONT, "backup")
 # The configuration that serves, as Compose read it: .env, app.env and compose.yaml may have changed since.
 SNAPSHOT = STATE / "serving.json"
+READ = STATE / "read.json"
 # Compose's options for that configuration in place of the files here.
 AS_SERVED = ("--project-directory", str(HERE), "--file", str(SNAPSHOT))
 
@@ -157,8 +159,30 @@ def served_volume(project: str) -> str | None:
 
 
 def take_snapshot() -> None:
-    """Write down that what Compose resolves now is the configuration that serves."""
+    """Write down that what Compose resolves now is the configuration that serves: all was started with it."""
     dotenv.replace_file(SNAPSHOT, resolved())
+
+
+def merge_snapshot(project: str, begin: bool = False) -> None:
+    """Write down what serves: each service that runs as it was started, all else as Compose resolves it now.
+
+    A deploy leaves services alone whose settings may have changed. `begin`: this command has started none yet. What
+    plain `docker compose up` has started since the last one is all that is new.
+    """
+    if not SNAPSHOT.exists():
+        return None if begin else take_snapshot()
+    found = {name: one.settings for name, one in now(project).items() if one.running}
+    if begin and found.items() <= settings_of_snapshot().items():
+        return None
+    text = resolved()
+    old, new, wanted = json.loads(SNAPSHOT.read_bytes()), json.loads(text), hashes(text)
+    started = {name: new["services"][name] for name, settings in found.items() if settings == wanted.get(name)}
+    left = {name: one for name, one in old["services"].items() if name in found and name not in started}
+    merged = {**new, "services": {**old["services"], **started} if begin else {**new["services"], **left}}
+    for part in ("networks", "volumes"):
+        first, then = (old, new) if begin and "traefik" in started else (new, old)
+        merged[part] = {**first.get(part, {}), **then.get(part, {})}
+    dotenv.replace_file(SNAPSHOT, text if merged == new else json.dumps(merged))
 
 
 def start_app(found: dict[str, Container], processes: list[str], files: tuple[str, ...] = ()) -> None:
@@ -181,12 +205,15 @@ def start_backup(files: tuple[str, ...] = ()) -> None:
     compose(*files, "up", "--detach", "--no-deps", "backup")
 
 
-def keep(project: str, release: str, rolled_back: str | None = None) -> None:
-    """Make what serves now what plain `docker compose` would start, and what a failed rollout goes back to."""
+def keep(project: str, release: str, rolled_back: str | None = None, deployed: bool = False) -> None:
+    """Make what serves now what plain `docker compose` would start, and what a failed rollout goes back to.
+
+    `deployed`: the slots and the app's processes alone were started.
+    """
     # It serves: an interruption now would leave .env with another release.
     with uninterrupted():
         owner.remember(project)
-        take_snapshot()
+        merge_snapshot(project) if deployed else take_snapshot()
         releases.record(project, release, rolled_back)
     if not dotenv.own_postgres():
         # Nothing has used them since the last slot was replaced. The volumes stay.
@@ -222,9 +249,16 @@ def as_it_should(found: Container) -> bool:
 
 def settings_of_snapshot() -> dict[str, str]:
     """Compose's hash of what each service is made with, of the configuration that serves."""
+    return hashes(SNAPSHOT.read_text("utf-8"))
+
+
+@functools.lru_cache
+def hashes(text: str) -> dict[str, str]:
+    """Compose's hash of what each service is made with, of a configuration as it resolved it."""
     # Of what Compose has read: of compose.yaml it would not count what comes from an env_file.
-    hashes = compose(*AS_SERVED, "config", "--hash", "*").stdout
-    return dict(line.split() for line in hashes.splitlines())
+    dotenv.replace_file(READ, text)
+    listed = compose("--project-directory", str(HERE), "--file", str(READ), "config", "--hash", "*").stdout
+    return dict(line.split() for line in listed.splitlines())
 
 
 def database_changed(config: Config) -> bool:

@@ -195,9 +195,9 @@ NEXT = {"==> Check the settings": "migrate", "==> Migrate": "app-1", "==> Replac
 
 
 def interrupted(
-    repository: Repository, moment: str, number: signal.Signals, later: float = 0
+    repository: Repository, moment: str, number: signal.Signals, later: float = 0, verb: str = "deploy"
 ) -> subprocess.CompletedProcess[str]:
-    """A deploy that gets the signal `later` seconds after the step that follows `moment` made its container."""
+    """A deploy, or `verb`, that gets the signal `later` s after the step that follows `moment` made its container."""
 
     def containers() -> set[str]:
         return set(repository.compose("ps", "--all", "--quiet", "--no-trunc", NEXT[moment]).split())
@@ -210,7 +210,7 @@ def interrupted(
 
     # Ctrl-C ends the `tee` of `2>&1 | tee`, too, and a terminal's end is its reader's.
     unread = number in (signal.SIGINT, signal.SIGHUP)
-    return repository.interrupted(number, moment, "deploy", then=then, unread=unread)
+    return repository.interrupted(number, moment, verb, then=then, unread=unread)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +255,18 @@ def test_killed_deploy_is_finished_by_the_next_command(
     done = repository.stack(then)
     assert done.returncode == 0, done.stderr
     assert serves(repository, release if then == "deploy" else serving)
+
+
+def test_killed_rollback_is_finished_by_the_next_one(repository: Repository, load: Load) -> None:
+    """It goes on to the release that the first one went to, and not back to the one that was to be left."""
+    [serving] = set(repository.releases().values())
+    repository.commit(**OTHER, **{"app__killed.py": f"# {time.time_ns()}\n"})
+    assert repository.stack("deploy").returncode == 0
+    interrupted(repository, "==> Replace app-1", signal.SIGKILL, verb="rollback")
+    done = repository.stack("rollback")
+    assert done.returncode == 0, done.stderr
+    assert f"A rollback was interrupted: on to {serving}." in done.stderr
+    assert serves(repository, serving)
 
 
 @pytest.mark.long

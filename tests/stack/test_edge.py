@@ -94,10 +94,15 @@ def test_env_that_was_copied_over(serving: Clone) -> None:
 
 
 def test_change_that_fails_is_gone_back_from(serving: Clone) -> None:
-    """What served serves again, with the settings that it had; `./stack up` with right ones goes on from there."""
+    """What served serves again, with the settings that it had, although a deploy came between, which leaves them alone.
+
+    `./stack up` with right ones goes on from there.
+    """
     override = serving.folder / "compose.override.yaml"
     override.write_text(REFUSED)
     try:
+        done = serving.stack("deploy")
+        assert done.returncode == 0, done.stderr
         done = serving.stack("up")
     finally:
         override.unlink()

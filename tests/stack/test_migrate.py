@@ -192,6 +192,8 @@ def test_deploy_that_takes_something_away(serving: Clone) -> None:
     folder = serving.folder / "migrations/versions"
     (folder / "f00d_takes.py").write_text(REVISIONS[0])
     before = {name: one["Id"] for name, one in serving.containers().items()}
+    # Without it nobody could tell.
+    serving.compose("stop", "postgres")
     refused = serving.stack("deploy")
     assert refused.returncode == 2
     assert "may use:\n    ALTER TABLE notes DROP COLUMN created_at\nDeploy a release" in refused.stderr

@@ -4,6 +4,7 @@ import json
 import re
 
 from tests.stack.stacks import Repository, edge, run
+from tests.stack.test_deploy import BROKEN
 
 
 def test_settings_that_a_deploy_leaves_alone(repository: Repository) -> None:
@@ -60,3 +61,24 @@ def test_last_five_images_are_kept(repository: Repository) -> None:
     assert kept == set(last)
     listed = json.loads(repository.stack("releases", "--json").stdout)
     assert [one["release"] for one in reversed(listed)] == last
+
+
+def test_what_plain_compose_started_is_gone_back_to(repository: Repository) -> None:
+    """A deploy that fails brings back the settings that ran, not those that `./stack` saw last."""
+    files, settings, _ = BROKEN["second"]
+    repository.checkout(repository.first)
+    env = repository.folder / ".env"
+    text = env.read_text()
+    try:
+        env.write_text(text + "\nLOG_LEVEL=error\n")
+        repository.compose("up", "--detach", "--wait")
+        env.write_text(text)
+        repository.commit(**files)
+        done = repository.stack("deploy", **settings)
+    finally:
+        env.write_text(text)
+        repository.checkout(repository.first)
+    assert done.returncode == 1
+    for slot in ("app-1", "app-2"):
+        assert "STACK_LOG_LEVEL=error" in repository.containers()[slot]["Config"]["Env"]
+    assert repository.stack("up").returncode == 0

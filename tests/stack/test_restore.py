@@ -83,6 +83,38 @@ def test_postgres_that_does_not_start(backed_up: Clone) -> None:
     assert stored(backed_up) == there
 
 
+def test_volume_that_is_named_and_not_in_use(backed_up: Clone) -> None:
+    """A restore would take it for what serves, and go back to it: it is refused before anything is touched."""
+    there, env = stored(backed_up), backed_up.env_file.read_text()
+    try:
+        backed_up.env_file.write_text(f"{env}\nPOSTGRES_VOLUME={backed_up.project}_mistyped\n")
+        for verb in (("restore", "--to", "latest", "--yes"), ("deploy",)):
+            done = backed_up.stack(*verb)
+            assert done.returncode == 2
+            assert f"Postgres runs on another volume than {backed_up.project}_mistyped, which .env" in done.stderr
+    finally:
+        backed_up.env_file.write_text(env)
+    assert stored(backed_up) == there
+    assert is_well(backed_up)
+
+
+@pytest.mark.long
+def test_nothing_answers_on_the_old_volume_either(backed_up: Clone) -> None:
+    """An interrupted restore goes back as far as it can, and is over: another one runs."""
+    two_notes(backed_up)
+    wait_until(lambda: settled(backed_up))
+    there = stored(backed_up)
+    # Postgres runs on, and will not start again.
+    spoil = 'echo "nonsense = 1" >> "$PGDATA/postgresql.auto.conf"'
+    backed_up.compose("exec", "-T", "--user", "postgres", "postgres", "sh", "-c", spoil)
+    done = backed_up.interrupted(signal.SIGINT, "==> Stop Postgres", "restore", "--to", "latest", "--yes")
+    assert done.returncode == 130
+    assert "is in use again: `./stack up` tries again." in done.stderr
+    ok(backed_up.stack("restore", "--to", "latest", "--yes"))
+    assert stored(backed_up) == there
+    assert is_well(backed_up)
+
+
 def test_setting_that_is_wrong(backed_up: Clone) -> None:
     """It is refused before anything is stopped."""
     target, before = two_notes(backed_up), backed_up.compose("ps", "--quiet")

@@ -52,6 +52,22 @@ def test_dockerfile_is_chosen_by_what_is_there(folder: Path, files: dict[str, st
         assert (folder / f"{written}.dockerignore").exists()
 
 
+def test_dockerfile_is_chosen_anew(folder: Path) -> None:
+    """What `./stack` wrote goes with what is there: another lock, then a Dockerfile. The user's own line stays."""
+    (folder / "requirements.txt").touch()
+    build.choose_dockerfile()
+    (folder / "uv.lock").touch()
+    build.choose_dockerfile()
+    assert str(dotenv.read("APP_DOCKERFILE")).endswith("/uv.Dockerfile")
+    (folder / "Dockerfile").touch()
+    build.choose_dockerfile()
+    assert dotenv.read("APP_DOCKERFILE") is None
+    assert "APP_DIR=" in dotenv.text()
+    dotenv.write({"APP_DOCKERFILE": "other.Dockerfile"}, "Mine.")
+    build.choose_dockerfile()
+    assert dotenv.read("APP_DOCKERFILE") == "other.Dockerfile"
+
+
 def test_nothing_to_go_by_is_a_sentence(folder: Path) -> None:
     """It names what would do."""
     with pytest.raises(
