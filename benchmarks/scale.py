@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.idle import of_container
-from benchmarks.requests import processes, pss
+from benchmarks.measure import processes, pss
 from tests.certificates import pair
 from tests.stack.stacks import Clone, run
 from tests.stack.tools import tool

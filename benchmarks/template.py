@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.deploys import under
-from benchmarks.requests import SECONDS, WARM_UP, cpu_seconds, load, processes, pss
+from benchmarks.measure import SECONDS, WARM_UP, cpu_seconds, load, processes, pss
 from tests.conftest import REPO
 from tests.stack.load import Load
 from tests.stack.stacks import Clone, Stack, base_images, inspect, prune, run, wait_until
@@ -191,7 +191,7 @@ class Template(Served):
 
     def __init__(self, folder: Path, app: Path) -> None:
         self.app = app
-        files = "compose.yml", "compose.deploy.yml", str(REPO / "benchmarks/ways/unchanged.yaml")
+        files = "compose.yml", "compose.deploy.yml", str(REPO / "benchmarks/unchanged.yaml")
         own = {"DOMAIN": "localhost", "POSTGRES_PASSWORD": secrets.token_urlsafe(32), **OWN}
         super().__init__("template", folder / "template.env", app, COMPOSE_FILE=":".join(files), **own)
 
@@ -231,7 +231,7 @@ class Here(Clone, Served):
     def limit(self, limited: bool) -> None:
         # ./stack has written into it.
         lines = [line for line in self.env_file.read_text().splitlines() if not line.startswith("COMPOSE_FILE=")]
-        files = ["COMPOSE_FILE=compose.yaml:benchmarks/ways/pinned.yaml"] * limited
+        files = ["COMPOSE_FILE=compose.yaml:benchmarks/pinned.yaml"] * limited
         self.env_file.write_text("\n".join([*lines, *files, ""]))
 
     def install(self) -> None:

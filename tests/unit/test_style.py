@@ -4,7 +4,7 @@ from tests.conftest import REPO
 from tests.programs import clean, tracked
 
 # What needs packages of its own, and what has no ending that says it is Python.
-UNTYPED = ("benchmarks/ways/", "tests/apps/", "stack")
+UNTYPED = ("tests/apps/", "stack")
 
 
 @pytest.mark.parametrize("argv", [("ruff", "format", "--check"), ("ruff", "check"), ("mypy",)], ids=" ".join)
