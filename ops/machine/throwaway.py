@@ -27,7 +27,8 @@ def throwaway(config: Config, purpose: str) -> Iterator[Compose]:
     Of the settings it gets those alone that say what is built: nothing in .env or the shell that belongs to the running
     stack, its volumes, ports, networks or release, reaches it. Raises Stop.
     """
-    name = f"{config.project}-{purpose}"
+    # A name that nobody gives a stack of theirs: all that is of it is removed.
+    name = f"{config.project}-throwaway-{purpose}"
     settings = known_settings()
     environment = {
         key: value for key, value in os.environ.items() if key not in settings and not key.startswith("COMPOSE_")

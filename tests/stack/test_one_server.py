@@ -63,7 +63,7 @@ def test_migration_keeps_off_the_running_database(moved: Clone) -> None:
         # What it has in memory is right, whatever another server did to its files: it has to read them.
         kill(moved, "postgres")
         assert ledger.wrong(ledger.epochs[0], FOREVER, FOREVER) is None
-    assert run("docker", "volume", "ls", "-q", "--filter", f"name={moved.project}-migration") == ""
+    assert run("docker", "volume", "ls", "-q", "--filter", f"name={moved.project}-throwaway") == ""
     log = moved.compose("logs", "postgres")
     assert "data directory lock file is invalid" not in log
 
