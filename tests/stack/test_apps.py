@@ -150,7 +150,10 @@ def test_its_own_tests(beside: OfKind) -> None:
     assert done.returncode == 0, done.stderr
     assert "4 passed" in done.stdout
     assert beside.psql("SELECT count(*) FROM things") == before
-    assert run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={beside.project}-throwaway-test") == ""
+    assert (
+        run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={beside.project}-throwaway-test")
+        == ""
+    )
 
 
 def test_database_away(beside: OfKind) -> None:

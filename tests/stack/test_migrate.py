@@ -109,7 +109,13 @@ def test_new_revision_is_written_and_its_sql_shown(changed_model: Clone) -> None
     # Nor would a new value of an enum be seen.
     assert "ALTER TYPE mood ADD VALUE" in again.stderr
     assert changed_model.compose("ps", "--quiet") == before
-    left = run("docker", "ps", "-aq", "--filter", f"label=com.docker.compose.project={changed_model.project}-throwaway-migration")
+    left = run(
+        "docker",
+        "ps",
+        "-aq",
+        "--filter",
+        f"label=com.docker.compose.project={changed_model.project}-throwaway-migration",
+    )
     assert left == ""
     assert run("docker", "images", "-q", f"{changed_model.project}-throwaway-migration-*") == ""
     assert "done" not in changed_model.compose(

@@ -4,7 +4,7 @@ import json
 import re
 
 from tests.stack.stacks import Repository, edge, run
-from tests.stack.test_deploy import BROKEN
+from tests.stack.test_deploy import AFTER_APP_1, LIFESPAN
 
 
 def test_settings_that_a_deploy_leaves_alone(repository: Repository) -> None:
@@ -65,20 +65,21 @@ def test_last_five_images_are_kept(repository: Repository) -> None:
 
 def test_what_plain_compose_started_is_gone_back_to(repository: Repository) -> None:
     """A deploy that fails brings back the settings that ran, not those that `./stack` saw last."""
-    files, settings, _ = BROKEN["second"]
     repository.checkout(repository.first)
-    env = repository.folder / ".env"
+    env, main = repository.folder / ".env", repository.folder / "app/main.py"
     text = env.read_text()
+    # The first slot is replaced, the second can't be.
+    broken = LIFESPAN.format(AFTER_APP_1).replace("from app.main import app", "")
     try:
-        env.write_text(text + "\nLOG_LEVEL=error\n")
+        env.write_text(f"{text}\nLOG_LEVEL=error\n")
         repository.compose("up", "--detach", "--wait")
-        env.write_text(text)
-        repository.commit(**files)
-        done = repository.stack("deploy", **settings)
+        repository.commit(**{"app__main.py": main.read_text() + broken})
+        done = repository.stack("deploy")
+        assert done.returncode == 1
+        assert "as planned" in done.stderr
+        for slot in ("app-1", "app-2"):
+            assert "STACK_LOG_LEVEL=error" in repository.containers()[slot]["Config"]["Env"]
     finally:
         env.write_text(text)
         repository.checkout(repository.first)
-    assert done.returncode == 1
-    for slot in ("app-1", "app-2"):
-        assert "STACK_LOG_LEVEL=error" in repository.containers()[slot]["Config"]["Env"]
     assert repository.stack("up").returncode == 0
