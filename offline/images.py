@@ -24,6 +24,8 @@ STAND_INS = {
     "NGINX_IMAGE": (f"{OURS}nginx:1.30-{SUITE}", "nginx"),
 }
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+# With which debootstrap checks what it fetches.
+KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def exists(image: str) -> bool:
@@ -42,15 +44,16 @@ def build(setting: str) -> str:
 
 def build_base(suite: str = SUITE, image: str = BASE) -> None:
     """A minimal Debian of the suite. It trusts what this machine trusts: its network may inspect TLS."""
-    if not shutil.which("debootstrap"):
+    if not shutil.which("debootstrap") or not KEYS.exists():
         apt("update")
-        # On Ubuntu nothing else brings the keys, without which no signature is checked.
+        # On Ubuntu nothing else brings the keys.
         apt("install", "--yes", "--no-install-recommends", "debootstrap", "debian-archive-keyring")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch, "root")
         # The script by name: an older debootstrap doesn't know the suite.
         script = "/usr/share/debootstrap/scripts/sid"
-        run("debootstrap", "--variant=minbase", "--include=ca-certificates", suite, str(root), mirror(), script)
+        checked = ("--force-check-gpg", "--variant=minbase", "--include=ca-certificates")
+        run("debootstrap", *checked, suite, str(root), mirror(), script)
         # A mirror that lags serves a Release file past its date; the signature is checked all the same.
         Path(root, "etc/apt/apt.conf.d/90lagging-mirror").write_text('Acquire::Check-Valid-Until "false";\n')
         if BUNDLE.exists():
