@@ -23,7 +23,14 @@ ALLOWED = {
     "TMP_SIZE": (r"([1-9]\d{0,9}[kmgKMG]?)?", "a size like 64m"),
     "MIGRATE": (r"""(?s)([^'"\\]|\\.|'[^']*'|"([^"\\]|\\.)*")*""", "a command, each quote closed"),
     "MIGRATE_DEADLINE": (r"(\d{1,5}(\.\d+)?)?", "a number of seconds, a day at most"),
-    **dict.fromkeys(URLS, ("(postgres(ql)?://.*)?", "a URL like postgresql://user:password@host:5432/name")),
+    # As runtime/settings.py has it.
+    **dict.fromkeys(
+        URLS,
+        (
+            r"(postgres(ql)?://([^@/?#]*@)?[^@/?#]*(/[^@?]*)?(\?.*)?)?",
+            "a URL like postgresql://user:password@host:5432/name, with %40 for an @ in the password, %2F for a /",
+        ),
+    ),
 }
 # Traefik's own names begin with this, for what it asks an authority.
 ACME = "TRAEFIK_CERTIFICATESRESOLVERS_ACME_ACME_"

@@ -176,7 +176,11 @@ READERS: dict[str, Callable[[str], Any]] = {
     "watchdog_seconds": between(1, 86_400),
     "drain_seconds": between(0, 600),
     "stop_grace_seconds": between(1, 3600),
-    "database_url": matching("postgres(ql)?://.*", "a URL like postgresql://user:password@host:5432/name"),
+    # A raw @ or / in the password would show the rest of it, as a host that can't be found.
+    "database_url": matching(
+        r"postgres(ql)?://([^@/?#]*@)?[^@/?#]*(/[^@?]*)?(\?.*)?",
+        "a URL like postgresql://user:password@host:5432/name, with %40 for an @ in the password, %2F for a /",
+    ),
     "pool_size": between(1, 1000, int),
     "max_connections": between(limits.RESERVED_CONNECTIONS + 4, 10_000, int),
     "replicas": between(1, 10_000, int),

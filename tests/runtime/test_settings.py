@@ -82,10 +82,17 @@ def test_database_url_by_file(tmp_path: Path) -> None:
     assert read(variable).database_url == "postgresql://me:hunter2@db/shop"
     other = "postgresql://me@other/shop"
     assert read({**variable, "STACK_DATABASE_URL": other}).database_url == other
-    file.write_text("mysql://me:hunter2@db/shop\n")
-    with pytest.raises(Wrong, match=re.escape("DATABASE_URL=… is wrong")) as wrong:
-        read(variable)
-    assert "hunter2" not in str(wrong.value)
+    for url in ("mysql://me:hunter2@db/shop", "postgresql://me:p@hunter2@db/shop", "postgresql://me:p/hunter2@db/shop"):
+        file.write_text(f"{url}\n")
+        with pytest.raises(Wrong, match=re.escape("DATABASE_URL=… is wrong")) as wrong:
+            read(variable)
+        assert "hunter2" not in str(wrong.value)
+    for url in (
+        "postgres://me@[::1],db:5433/shop?host=/run/a@b",
+        "postgresql:///shop?user=me",
+        "postgresql://me:%40@db",
+    ):
+        assert read({"STACK_DATABASE_URL": url}).database_url == url
 
 
 def test_wrong_setting_ends_the_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

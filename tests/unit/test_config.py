@@ -66,6 +66,7 @@ def configured(**settings: str) -> Config:
         ("TMP_SIZE", "0"),
         ("BODY_LIMIT", "10m"),
         ("DATABASE_URL", "mysql://app@db/app"),
+        ("DATABASE_URL", "postgresql://app:a@b@db/app"),
         ("DATABASE_URL", "postgresql://app@localhost/app?host=/var/run/postgresql"),
         ("POSTGRES_MEMORY", "1"),
         ("STATEMENT_TIMEOUT", "2m"),
