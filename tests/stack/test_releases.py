@@ -2,9 +2,29 @@
 
 import json
 import re
+import textwrap
+from pathlib import Path
 
+from tests.conftest import REPO
 from tests.stack.stacks import Repository, edge, run
 from tests.stack.test_deploy import AFTER_APP_1, LIFESPAN
+
+UPLOADS = """
+
+from pathlib import Path
+
+from fastapi import Request
+
+
+@app.put("/uploads/{name}")
+async def upload(name: str, request: Request) -> None:
+    Path("/uploads", name).write_bytes(await request.body())
+
+
+@app.get("/uploads/{name}")
+async def download(name: str) -> str:
+    return Path("/uploads", name).read_text()
+"""
 
 
 def test_settings_that_a_deploy_leaves_alone(repository: Repository) -> None:
@@ -42,6 +62,28 @@ def test_setting_for_code_that_does_not_serve_yet(repository: Repository) -> Non
     assert done.returncode in (1, 2)
     assert f"This is release {serving}. The checkout is {release}: `./stack deploy` puts it into" in done.stderr
     assert set(repository.releases().values()) == {serving}
+
+
+def test_uploads_stay(repository: Repository, tmp_path: Path) -> None:
+    """In a folder of the server's, as docs/app.md has it: both slots see them, and a deploy leaves them."""
+    [lines] = re.findall(r"^    services:\n(?:      .*uploads.*\n)+", (REPO / "docs/app.md").read_text(), re.MULTILINE)
+    run("install", "-d", "-o", "10001", str(tmp_path / "uploads"))
+    override = repository.folder / "compose.override.yaml"
+    override.write_text(textwrap.dedent(lines).replace("/srv/shop/uploads", str(tmp_path / "uploads")))
+    main = (repository.folder / "app/main.py").read_text()
+    try:
+        for text in (UPLOADS, f"{UPLOADS}# Another release.\n"):
+            repository.commit(**{"app__main.py": main + text})
+            done = repository.stack("deploy")
+            assert done.returncode == 0, done.stderr
+            with repository.client() as client:
+                if text == UPLOADS:
+                    client.put("/uploads/one", content=b"kept").raise_for_status()
+                assert {client.get("/uploads/one").text for _ in range(10)} == {'"kept"'}
+    finally:
+        override.unlink()
+        repository.checkout(repository.first)
+    assert repository.stack("deploy").returncode == 0
 
 
 def test_last_five_images_are_kept(repository: Repository) -> None:
