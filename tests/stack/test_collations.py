@@ -1,14 +1,20 @@
 """How text is sorted: by rules of Postgres's own, and a change of any other's is seen."""
 
 import shlex
+import threading
 
 from tests.stack.backups import ok
-from tests.stack.stacks import Clone
+from tests.stack.stacks import Clone, wait_until
 
 SPOILED = (
     "UPDATE pg_catalog.pg_database SET datcollversion = '0' WHERE datname = 'app'",
     "UPDATE pg_catalog.pg_collation SET collversion = '0' WHERE collname IN ('de-x-icu', 'en-x-icu')",
 )
+
+
+# Holds a lock that REINDEX waits for, longer than the role `owner` waits for one.
+HELD = "BEGIN; INSERT INTO sorted VALUES ('held'); SELECT pg_sleep(3); COMMIT"
+IS_HELD = "SELECT count(*) FROM pg_locks WHERE relation = 'sorted'::regclass AND mode = 'RowExclusiveLock'"
 
 
 def mend(clone: Clone, said: str) -> None:
@@ -26,7 +32,10 @@ def test_new_cluster_needs_no_library(backed_up: Clone) -> None:
 
 
 def test_other_rules_are_found(backed_up: Clone) -> None:
-    """`up` and `verify` name the database, `verify` also a collation that a column has; their commands mend it."""
+    """`up` and `verify` name the database, `verify` also a collation that a column has; their commands mend it.
+
+    Beside a transaction that is open too: the commands wait for its end.
+    """
     backed_up.psql('CREATE TABLE sorted (word text COLLATE "de-x-icu" PRIMARY KEY)')
     for statement in SPOILED:
         backed_up.psql(statement, "postgres")
@@ -37,7 +46,12 @@ def test_other_rules_are_found(backed_up: Clone) -> None:
         assert verified.stderr.count("Text in the database app ") == 1
         assert 'Text with COLLATE pg_catalog."de-x-icu" was sorted by version 0 of its rules' in verified.stderr
         assert "en-x-icu" not in verified.stderr
+        held = threading.Thread(target=backed_up.psql, args=(HELD,))
+        held.start()
+        wait_until(lambda: backed_up.psql(IS_HELD) != "0")
         mend(backed_up, verified.stderr)
+        held.join()
+        assert backed_up.psql("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == "0"
         assert "was sorted by" not in ok(backed_up.stack("up"))
         assert "was sorted by" not in backed_up.stack("verify").stderr
     finally:
