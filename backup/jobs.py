@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,9 @@ PATIENCE = 60
 # Seconds between two looks whether time alone has put a backup out of the recovery window, and until a backup that
 # failed is tried again where there is another.
 OFTEN = 3600
+# Days after which nothing is rested on a backup any more: an increment is made from Postgres's summaries of the WAL
+# since that backup began, which it keeps for ten days, wal_summary_keep_time.
+SUMMARIZED = 9
 # What Postgres says to a receiver that comes too late.
 REMOVED = re.compile(r"requested WAL segment \w+ has already been removed")
 RECEIVED = """
@@ -192,11 +196,10 @@ def take(kind: str, *options: str) -> dict[str, Any]:
         # At full speed it takes a CPU and the disk. Not in Barman's configuration, where it would hold for restores as
         # well; of an option that is there twice the last one counts.
         options = (f"--bwlimit={settings.rate() * 1000}", *options)
-        fits = to_rest_on(timeline())
-        if kind == "incremental" and fits:
-            barman("backup", "--wait", "--wait-timeout=300", f"--incremental={fits[-1].name}", *options, "main")
-        else:
-            barman("backup", "--wait", "--wait-timeout=300", *options, "main")
+        rests_on = parent(timeline()) if kind == "incremental" else None
+        if rests_on:
+            options = (f"--incremental={rests_on.name}", *options)
+        barman("backup", "--wait", "--wait-timeout=300", *options, "main")
     except (Failure, OSError) as failure:
         # Postgres went away below it: that says nothing of the backups, and it is taken again once Postgres is back. A
         # second time in a row it is the backup that Postgres can't bear.
@@ -215,6 +218,17 @@ def to_rest_on(running: int | None) -> list[catalog.Backup]:
     broken = server.recall("broken").get("at", "")
     every = catalog.backups()
     return [one for one in every if one.timeline == running and one.begun.isoformat(timespec="seconds") > broken]
+
+
+def parent(running: int | None) -> catalog.Backup | None:
+    """The newest that an increment can rest on; None where it must be a full one."""
+    for newest in to_rest_on(running)[-1:]:
+        if server.age(newest.begun) < SUMMARIZED * 86400:
+            return newest
+        # Not to standard output, which has the answer to a verb.
+        said = f"The newest backup is over {SUMMARIZED} days old, and nothing can be rested on it: a full one is taken."
+        print(said, file=sys.stderr, flush=True)
+    return None
 
 
 def went_away(begun: datetime) -> bool:

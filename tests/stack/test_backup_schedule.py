@@ -211,6 +211,13 @@ def test_failed_full_backup(backed_up: Clone) -> None:
     assert listing(backed_up)[0]["kind"] == "full"
 
 
+def test_increment_on_an_old_backup(backed_up: Clone) -> None:
+    """Postgres forgets after ten days what has changed since one: a full one is taken, and the next rests on it."""
+    inside(backed_up, "python", "-c", AGE, "9", *names(backed_up))
+    assert ": full, " in ok(backed_up.stack("backup"))
+    assert ": incremental, " in ok(backed_up.stack("backup"))
+
+
 @pytest.mark.long
 def test_backup_of_a_service_that_was_killed(backed_up: Clone) -> None:
     """It is removed at the next start, with what it had copied, as is what a verification had restored."""
