@@ -33,6 +33,8 @@ class Plan:
     # Whether there is a place to stop at; otherwise it goes on for as long as there is WAL.
     stops: bool = True
     warnings: list[str] = field(default_factory=list)
+    # Of each newer backup that leads there as well, and is damaged.
+    passed: list[str] = field(default_factory=list)
 
     @property
     def bytes(self) -> int:
@@ -104,12 +106,17 @@ def parse(text: str) -> datetime:
     raise Failure(f'{text} has no time zone: write "{moment.isoformat(sep=" ")}+00" for UTC.')
 
 
-def answer(to: str) -> Plan:
-    """The backup to start from and where to stop, which leads exactly there. Raises Failure when nothing does."""
+def answer(to: str, without: frozenset[str] = frozenset()) -> Plan:
+    """The backup to start from and where to stop, which leads exactly there. Raises Failure when nothing does.
+
+    `without`: backups to leave aside, and those that rest on them.
+    """
     every = catalog.backups()
     if not every:
         raise Failure("There is no complete backup to restore.")
     if BACKUP_NAME.fullmatch(to):
+        if without:
+            raise Failure(f'`--to "{named(to).backup.ended}"` is the same moment, from a backup before it.')
         return named(to)
     running = live.timeline()
     if not running:
@@ -135,9 +142,9 @@ def answer(to: str) -> Plan:
     at = max(len(begun) - 1, 0)
     timeline = point["timeline"] if point else lived[at][1]
     following = lived[at + 1][0] if at + 1 < len(lived) else None
-    found = [one for one in usable(timeline) if one.ended <= moment]
+    found = [one for one in usable(timeline) if one.ended <= moment and not rests_on(one, without)]
     if not found:
-        raise nothing(to, moment, timeline)
+        raise Early("No other backup leads there.") if without else nothing(to, moment, timeline)
     plan = Plan(found[-1], timeline, ["--target-tli", str(timeline)], words)
     far = reach(plan.backup, timeline, following)
     wanted = catalog.lsn(point["lsn"]) if point and "lsn" in point else None
@@ -162,6 +169,17 @@ def answer(to: str) -> Plan:
         plan.moment = moment
         plan.options += ["--target-time", moment.isoformat(sep=" ")]
     return plan
+
+
+def rests_on(backup: Backup, names: frozenset[str]) -> bool:
+    """Whether it is one of these, or an increment on one of them."""
+    parents = {one.name: one.parent for one in catalog.backups()} if names else {}
+    link: str | None = backup.name
+    while link:
+        if link in names:
+            return True
+        link = parents.get(link)
+    return False
 
 
 def named(name: str) -> Plan:
@@ -214,7 +232,7 @@ def nothing(to: str, moment: datetime, timeline: int) -> Failure:
 
 
 class Early(Failure):
-    """Before the first backup that is here: the bucket may have older ones."""
+    """Before the first backup that is here, or that is whole: the bucket may have older ones."""
 
 
 def missing(to: str, far: Reach, wrong: str | None, following: datetime | None) -> str:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,42 @@ FETCH = "/opt/backup/bin/python -m backup.fetch %f %p"
 TARGET = Path("/restore", server.MAJOR, "docker")
 
 
-def choose(to: str) -> Plan:
+def choose(to: str, without: frozenset[str] = frozenset()) -> Plan:
     """The way there; what is older than what is here is fetched from the bucket. Raises Failure when there is none."""
     try:
-        return history.answer(to)
+        return history.answer(to, without)
     except history.Early:
         if settings.bucket() and bucket.fetch_older():
-            return history.answer(to)
+            return history.answer(to, without)
         raise
+
+
+def sound(to: str, folder: Path, way: Callable[[str, frozenset[str]], Plan] = choose) -> Plan:
+    """The way there from the newest backup whose files are as they were made. Raises Failure.
+
+    Before anything is written into the folder: it must have room.
+    """
+    whole, damaged = set[str](), dict[str, str]()
+    while True:
+        try:
+            plan = way(to, frozenset(damaged))
+        except Failure as failure:
+            raise Failure(" ".join([*damaged.values(), str(failure)])) from None
+        check_room(plan, folder)
+        say("check the backup's files")
+        for name in (link.name for link in catalog.chain(plan.backup)):
+            if name in whole:
+                continue
+            try:
+                barman("verify-backup", "main", name)
+            except Failure as failure:
+                damaged[name] = f"The backup {name} is damaged: {str(failure).rstrip('.')}."
+                say(damaged[name])
+                break
+            whole.add(name)
+        else:
+            plan.passed = list(damaged.values())
+            return plan
 
 
 def absent(source: str) -> bool:
@@ -51,17 +80,14 @@ def absent(source: str) -> bool:
     return here != there
 
 
-def recover(plan: Plan, folder: Path, durable: bool) -> Instance:
-    """Restore into the empty folder, replay the WAL, and return the server that runs on it. Raises Failure."""
+def check_room(plan: Plan, folder: Path) -> None:
     free = shutil.disk_usage(folder.parent if folder.parent.exists() else folder.parents[1]).free
     if free < plan.bytes * 1.1:
         raise Failure(f"The disk has {free / 1e9:.1f} GB left, and the restored database takes {plan.bytes / 1e9:.1f}.")
-    say("check the backup's files")
-    for link in catalog.chain(plan.backup):
-        try:
-            barman("verify-backup", "main", link.name)
-        except Failure as failure:
-            raise Failure(f"The backup {link.name} is damaged: {failure}") from None
+
+
+def recover(plan: Plan, folder: Path, durable: bool) -> Instance:
+    """Restore into the empty folder, replay the WAL, and return the server that runs on it. Raises Failure."""
     say("copy the files")
     target = [*plan.options, "--target-action", "promote"]
     wal = ["--get-wal", "--restore-command", FETCH]
@@ -152,7 +178,7 @@ def interrupted(*_: object) -> None:
 
 def restored(to: str) -> dict[str, Any]:
     barman("archive-wal", "main")
-    plan = choose(to)
+    plan = sound(to, TARGET)
     instance = recover(plan, TARGET, durable=True)
     try:
         say("check")
@@ -164,5 +190,13 @@ def restored(to: str) -> dict[str, Any]:
         "last_transaction": instance.last_transaction,
         **found,
         "timeline": plan.timeline,
-        "warnings": plan.warnings,
+        "warnings": [*plan.warnings, *plan.passed, *instead(plan)],
     }
+
+
+def instead(plan: Plan) -> list[str]:
+    """What a restore begins with, where it is not what its plan said."""
+    one = plan.backup
+    return (
+        [f"The restore began with the backup {one.name} of {one.ended:%Y-%m-%d %H:%M:%S} UTC."] if plan.passed else []
+    )

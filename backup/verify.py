@@ -37,9 +37,19 @@ def verify() -> dict[str, Any]:
     try:
         marked = mark()
         barman("archive-wal", "main")
-        plan = restore.choose("latest")
         shutil.rmtree(SCRATCH, ignore_errors=True)
+        # What is here: a bucket's older backups are fetched for a restore alone.
+        plan = restore.sound("latest", SCRATCH / "data", history.answer)
         found = look(plan, marked)
+        verified = server.recall("verified").get("backups", {})
+        here = {one.name for one in catalog.backups()}
+        kept = {name: when for name, when in verified.items() if name in here}
+        server.remember("verified", backups={**kept, plan.backup.name: begun.isoformat(timespec="seconds")})
+        if plan.passed:
+            raise Failure(
+                f"{' '.join(plan.passed)} A restore begins with the backup {plan.backup.name} instead, which is good, "
+                "as is all that was received since. `./stack backup --full` makes another."
+            )
     except (Failure, OSError) as failure:
         server.failed("verify", failure)
         raise
@@ -48,10 +58,6 @@ def verify() -> dict[str, Any]:
     seconds = (server.now() - begun).total_seconds()
     warnings = [*plan.warnings, *found.pop("collations")]
     facts = {"backup": plan.backup.name, "seconds": seconds, **found, "warnings": warnings}
-    verified = server.recall("verified").get("backups", {})
-    here = {one.name for one in catalog.backups()}
-    kept = {name: when for name, when in verified.items() if name in here}
-    server.remember("verified", backups={**kept, plan.backup.name: begun.isoformat(timespec="seconds")})
     return server.outcome("verify", facts)
 
 

@@ -210,9 +210,14 @@ def test_killed_backup(backed_up: Clone) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_damaged_backup(backed_up: Clone) -> None:
-    """A byte that changed in a stored file: verification fails loudly, a restore goes back to what was there."""
-    name = listing(backed_up)[0]["name"]
+    """A byte that changed in a stored file: verification fails loudly, and names the older backup that is good.
+
+    A restore begins with that one, says so, and loses nothing. One to the damaged backup itself goes back to what was.
+    """
+    wait_until(lambda: settled(backed_up))
+    older = listing(backed_up)[0]["name"]
     ok(backed_up.stack("backup", "--full"))
     name = listing(backed_up)[0]["name"]
     damage = f"f = open('/backup/18/base/{name}/data/global/pg_control', 'r+b'); f.seek(5000); f.write(b'!')"
@@ -220,16 +225,25 @@ def test_damaged_backup(backed_up: Clone) -> None:
     done = backed_up.stack("verify")
     assert done.returncode == 1
     assert f"The backup {name} is damaged: " in done.stderr
+    assert f"A restore begins with the backup {older} instead, which is good" in done.stderr
     wait_until(lambda: health(backed_up) == "unhealthy", 60)
     there = stored(backed_up)
-    done = backed_up.stack("restore", "--to", "latest", "--yes")
+    done = backed_up.stack("restore", "--to", name, "--yes")
     assert done.returncode == 1
     assert "Go back to the old volume" in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"The backup {name} is damaged: ")
     assert stored(backed_up) == there
     with backed_up.client() as client:
         assert client.get("/health").status_code == 200
-    ok(backed_up.stack("backup", "--full"))
+        assert client.post("/notes", json={"text": "after the damage"}).status_code == 201
+    there = stored(backed_up)
+    done = backed_up.stack("restore", "--to", "latest", "--yes")
+    ok(done)
+    assert f"The backup {name} is damaged: " in done.stderr
+    assert f"The restore began with the backup {older} of " in done.stderr
+    assert stored(backed_up) == there
+    # The new timeline has a backup of its own.
+    wait_until(lambda: settled(backed_up))
     ok(backed_up.stack("verify"))
     wait_until(lambda: health(backed_up) == "healthy", 60)
 

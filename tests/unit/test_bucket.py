@@ -1,11 +1,9 @@
 """When the owner of a bucket counts as lost."""
 
 import importlib
-import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,20 +30,13 @@ def clocks() -> Clocks:
 
 
 @pytest.fixture
-def bucket(clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The module, at the start of a service. What it needs of PyPI, for other things, is in the image alone."""
-    cron = ModuleType("apscheduler.triggers.cron")
-    cron.CronTrigger = object  # type: ignore[attr-defined]  # to be imported, and not used here
-    for name in ("zstandard", "apscheduler", "apscheduler.triggers"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setitem(sys.modules, cron.__name__, cron)
+def bucket(packages: None, clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module, at the start of a service."""
     module = importlib.import_module("backup.bucket")
     monkeypatch.setattr(module, "watched", ("", 0))
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 1000 + clocks.seconds))
     monkeypatch.setattr(server, "now", lambda: BEGAN + timedelta(seconds=clocks.seconds))
-    yield module
-    for name in ("backup.bucket", "backup.settings"):
-        sys.modules.pop(name, None)
+    return module
 
 
 @pytest.mark.parametrize("ahead", [0, 2600, -2600])
@@ -75,7 +66,6 @@ def test_owner_of_long_ago(bucket: Any, clocks: Clocks) -> None:
 def test_segment_that_is_archived_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While what is being received is copied: its name is there, and no file."""
     offsite = importlib.import_module("backup.offsite")
-    monkeypatch.delitem(sys.modules, "backup.offsite")
     monkeypatch.setattr(offsite, "TAIL", tmp_path / "tail")
     monkeypatch.setattr(offsite, "STREAMING", tmp_path / "streaming")
     (tmp_path / "streaming").mkdir()

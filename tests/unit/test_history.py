@@ -219,6 +219,25 @@ def test_every_listed_backup_is_restorable_or_marked(two: Volume) -> None:
         assert history.answer(name).options[0] == "--target-immediate"
 
 
+def test_without_a_damaged_backup(two: Volume) -> None:
+    """The next older one leads to the same, over the switch too. What rests on a damaged one is left aside with it."""
+    full = two.backup(45, 6, timeline=2)
+    two.backup(50, 6, timeline=2, parent=full)
+    live.keep(2, at(60), 6 * SIZE + 900)
+    for to in ("latest", str(at(55))):
+        assert history.answer(to).backup.begun == at(49)
+        older = history.answer(to, frozenset([full]))
+        assert (older.backup.begun, older.options) == (at(21), history.answer(to).options)
+        oldest = history.answer(to, frozenset([full, older.backup.name]))
+        assert (oldest.backup.timeline, oldest.timeline) == (1, 2)
+        with pytest.raises(history.Early, match="No other backup leads there"):
+            history.answer(to, frozenset([full, older.backup.name, oldest.backup.name]))
+    # By its name it can be no other; by its time it can.
+    with pytest.raises(Failure) as raised:
+        history.answer(full, frozenset([full]))
+    assert history.answer(str(raised.value).split('"')[1], frozenset([full])).backup.begun == at(21)
+
+
 def test_two_points_of_one_name(two: Volume) -> None:
     """The newer one, by its place in the log: Postgres would stop at the first of that name."""
     point = {"at": at(35).isoformat(), "timeline": 2, "lsn": "0/6000100"}

@@ -1,10 +1,7 @@
 """Which backup the next one rests on."""
 
 import importlib
-import sys
-from collections.abc import Iterator
 from datetime import timedelta
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,18 +10,8 @@ from backup import catalog, server
 
 
 @pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The module. What it needs of PyPI, for other things, is in the image alone."""
-    cron, database = ModuleType("apscheduler.triggers.cron"), ModuleType("psycopg2")
-    cron.CronTrigger = object  # type: ignore[attr-defined]  # to be imported, and not used here
-    database.extensions = SimpleNamespace(set_wait_callback=lambda _: None)  # type: ignore[attr-defined]  # as above
-    for name in ("apscheduler", "apscheduler.triggers"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    for module in (cron, database):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    yield importlib.import_module("backup.jobs")
-    for name in ("backup.jobs", "backup.health", "backup.settings"):
-        sys.modules.pop(name, None)
+def jobs(packages: None) -> Any:
+    return importlib.import_module("backup.jobs")
 
 
 def made(days: float, timeline: int = 1) -> catalog.Backup:
