@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import yaml
 
 from ops.config import Config
 from ops.machine import plan
@@ -10,6 +11,7 @@ from ops.run import Stop
 from runtime import limits
 from tests import configs
 from tests.configs import service
+from tests.conftest import REPO
 
 
 def config(app: int = 512, postgres: int = 768, cpus: float = 0, **sizes: Any) -> Config:
@@ -43,6 +45,14 @@ def test_machine_that_is_too_small() -> None:
     """Where no setting helps the sentence says so."""
     problem = plan.compute(config(), cpus=1, memory=900)["problem"]
     assert problem.endswith("and it has 900 MiB. Nor does less, with a worker of WORKER_MEMORY=150 MiB.")
+
+
+def test_postgres_may_have_a_process_for_each_connection() -> None:
+    """Of the pools of 64 CPUs too, beside what Postgres has of its own."""
+    there = yaml.safe_load((REPO / "compose.yaml").read_text())["services"]["postgres"]
+    found = plan.compute(config(app=8192, max_connections=2000), cpus=64, memory=64_000)
+    assert found["problem"] is None
+    assert there["pids_limit"] > found["connections"]["app"] + limits.RESERVED_CONNECTIONS + 2 * 64 > 900
 
 
 def test_uploads_are_memory_of_the_slot() -> None:
