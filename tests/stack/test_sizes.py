@@ -48,6 +48,12 @@ def test_app_has_a_connection_limit_that_follows_max_connections(stack: Stack) -
     assert psql(stack, limit) == "80"
 
 
+def test_parallel_workers_share_more_than_docker_gives(stack: Stack) -> None:
+    """A hash table or the build of an index may take what POSTGRES_MEMORY has, and it counts as the container's."""
+    write = "dd if=/dev/zero of=/dev/shm/shared bs=1M count=300 && rm /dev/shm/shared"
+    stack.compose("exec", "-T", "-u", "postgres", "postgres", "sh", "-c", write)
+
+
 @contextmanager
 def notes_locked(stack: Stack) -> Iterator[threading.Thread]:
     """Every statement about notes waits for as long as the thread lives, 12 s."""
