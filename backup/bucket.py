@@ -42,6 +42,9 @@ def environment() -> dict[str, str]:
         "PLAIN_TYPE": "s3",
         "PLAIN_PROVIDER": "Other",
         "PLAIN_ENDPOINT": os.environ.get("BACKUP_S3_ENDPOINT", ""),
+        "PLAIN_REGION": os.environ.get("BACKUP_S3_REGION", ""),
+        # Neither looked for nor made: keys that may use one bucket may do neither.
+        "PLAIN_NO_CHECK_BUCKET": "true",
         "PLAIN_ACCESS_KEY_ID": keys["ACCESS_KEY_ID"],
         "PLAIN_SECRET_ACCESS_KEY": keys["SECRET_ACCESS_KEY"],
         "AWAY_TYPE": "crypt",
@@ -131,11 +134,9 @@ def claim(known: str) -> dict[str, Any]:
         )
     if mine and server.age(owner["at"]) < ALIVE:
         return owner
-    if not mine:
-        rclone("mkdir", "away:")
-        if identity:
-            # Until all that is to be done then is done.
-            server.remember("taking", owner=owner)
+    if not mine and identity:
+        # Until all that is to be done then is done.
+        server.remember("taking", owner=owner)
     sign(known, owner.get("received", {}))
     if not mine:
         # Of two that do this at once, the last one has it.

@@ -38,8 +38,9 @@ def serve(name: str, image: str, folder: Path) -> Iterator[Server]:
     keys.write_text(
         "ACCESS_KEY_ID=who\nSECRET_ACCESS_KEY=secret\nPASSWORD=correct horse\n" + (folder / "cert.pem").read_text()
     )
-    (folder / "data").mkdir()
-    for path in (folder, *folder.iterdir()):
+    # As an operator does it: the stack makes no bucket.
+    (folder / "data/backups").mkdir(parents=True)
+    for path in (folder, *folder.rglob("*")):
         os.chown(path, 10003, 10003)
     folder.chmod(0o700)
     settings = f"BACKUP_S3_ENDPOINT=https://s3.test:9000\nBACKUP_S3_BUCKET=backups\nBACKUP_S3_KEYS={keys}\n"

@@ -32,6 +32,16 @@ server.configure(14)
 restore.restored = lambda to: os.kill(os.getpid(), signal.{})
 restore.main("latest", "bucket")
 """
+# A copy to a bucket that nobody has made.
+ELSEWHERE = """
+import os
+from backup import bucket
+os.environ["BACKUP_S3_BUCKET"] = "nosuch"
+try:
+    bucket.rclone("rcat", f"{bucket.BUCKET}/file", input="text")
+except server.Failure as failure:
+    print("ended:", failure)
+"""
 # What must be there, by its own name.
 THERE = """
 from backup import bucket
@@ -105,6 +115,12 @@ def test_emptied_and_partly_deleted(production: Database) -> None:
     production.python(DELETE_A_THIRD)
     wait_until(healed)
     wait_until(lambda: health(production) == "healthy")
+
+
+def test_no_bucket_is_made(production: Database, server: Server) -> None:
+    """One that is not there is an error: keys for one bucket alone may neither make another nor list them."""
+    assert "ended: " in production.python(ELSEWHERE)
+    assert [path.name for path in server.data.iterdir()] == ["backups"]
 
 
 @pytest.mark.long

@@ -73,6 +73,18 @@ def test_segment_that_is_archived_meanwhile(tmp_path: Path, monkeypatch: pytest.
     assert offsite.squeeze() == {}
 
 
+def test_bucket_is_neither_looked_for_nor_made(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that may use this one bucket are enough. Its region is said where one is set."""
+    names = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "PASSWORD")
+    monkeypatch.setattr(bucket.settings, "keys", lambda: (dict.fromkeys(names, "word"), ""))
+    monkeypatch.setattr(bucket, "obscured", str.upper)
+    monkeypatch.setenv("BACKUP_S3_BUCKET", "mine/folder")
+    monkeypatch.setenv("BACKUP_S3_REGION", "eu-central-1")
+    found = bucket.environment()
+    assert found["RCLONE_CONFIG_PLAIN_NO_CHECK_BUCKET"] == "true"
+    assert found["RCLONE_CONFIG_PLAIN_REGION"] == "eu-central-1"
+
+
 def test_promise_of_the_page(bucket: Any) -> None:
     """What docs/backups.md says: a sign each minute, lost after 15."""
     assert (bucket.ALIVE, bucket.LOST) == (60, 15 * 60)
