@@ -122,8 +122,24 @@ def test_what_the_owner_can_not_restore_is_named(old: Clone) -> None:
 
 
 @pytest.mark.long
+def test_setting_that_the_new_version_does_not_know(old: Clone) -> None:
+    """What somebody set for the server, and the new one does not take, is named, and the old one serves again."""
+    settings = '"$PGDATA/postgresql.auto.conf"'
+    old.compose("exec", "-T", "postgres", "sh", "-c", f"cp {settings} /tmp/kept && echo 'gone = 1' >> {settings}")
+    choose(old, base_images()["POSTGRES_IMAGE"])
+    done = old.stack("upgrade-postgres", "--yes")
+    old.compose("exec", "-T", "postgres", "sh", "-c", f"cat /tmp/kept > {settings}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        'Postgres 18 does not take what ALTER SYSTEM has set: unrecognized configuration parameter "gone". '
+    )
+    assert old.psql("SHOW server_version").startswith("17.")
+    wait_until(old.both_slots_answer)
+
+
+@pytest.mark.long
 def test_upgrade(old: Clone) -> None:
-    """Every row, role and right is there under 18, requests got 503 meanwhile, and backups go on.
+    """Every row, role, right and setting is there under 18, requests got 503 meanwhile, and backups go on.
 
     Nothing that the schema's owner planted ran as another role.
     """
@@ -135,6 +151,7 @@ def test_upgrade(old: Clone) -> None:
     old.psql("SELECT lo_from_bytea(4711, 'kept')", "app")
     extension = "CREATE EXTENSION dblink SCHEMA evil; GRANT EXECUTE ON FUNCTION evil.dblink_connect_u(text) TO app"
     old.psql(f"SET ROLE none; {extension}; GRANT EXECUTE ON FUNCTION pg_ls_logdir() TO app", "postgres")
+    old.psql("ALTER SYSTEM SET log_min_duration_statement = '7s'", "postgres")
     before = [old.psql(question) for question in [RULES, *RIGHTS]]
     assert "template1|c|en_US.utf8|en_US.utf8" in before[0]
     clients = Clients(old)
@@ -144,6 +161,7 @@ def test_upgrade(old: Clone) -> None:
     assert caught(old) == []
     assert old.psql("SHOW server_version").startswith("18.")
     assert [old.psql(question) for question in [RULES, *RIGHTS]] == before
+    assert old.psql("SHOW log_min_duration_statement") == "7s"
     assert old.psql("SELECT obj_description('notes'::regclass)") == "kept"
     assert old.psql("SELECT convert_from(lo_get(4711), 'utf8')", "app") == "kept"
     assert "role=owner" in old.psql("SELECT setconfig FROM pg_db_role_setting WHERE setrole = 0")
