@@ -33,6 +33,8 @@ CRON = "cron"
 CONNECTIONS = "stack.connections"
 # Bytes that any container needs.
 LEAST = 32 * 2**20
+# How a port is reached from this machine that is published on all of its addresses.
+ON_ALL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens there
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Config:
     body_limit: int | None
     # As it stands there: 64m, or nothing.
     tmp_size: str
+    # By which this machine reaches the two ports.
+    addresses: tuple[str, str] = ("127.0.0.1", "127.0.0.1")
 
     @property
     def processes(self) -> list[str]:
@@ -125,7 +129,8 @@ def parse(text: str) -> Config:
     found = json.loads(text)
     services = {name: service(one) for name, one in found["services"].items()}
     front = found["services"].get("traefik", {})
-    ports = [str(one["published"]) for one in front.get("ports", ()) if one.get("published")]
+    doors = [one for one in front.get("ports", ()) if one.get("published")]
+    ports, addresses = [str(one["published"]) for one in doors], [one.get("host_ip", "") for one in doors]
     if len(ports) < 2:  # Or the engine chose one, and nobody here knows it.
         way = "Publish both." if front else "docs/proxies.md is for who has none."
         raise Stop(f"./stack needs `traefik`, with HTTP_PORT and HTTPS_PORT. {way}", 2)
@@ -165,6 +170,7 @@ def parse(text: str) -> Config:
         max_connections=whole("MAX_CONNECTIONS", slot),
         body_limit=whole("BODY_LIMIT", slot),
         tmp_size=slot["STACK_TMP_SIZE"],
+        addresses=(ON_ALL.get(addresses[0], addresses[0]), ON_ALL.get(addresses[1], addresses[1])),
     )
 
 

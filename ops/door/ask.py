@@ -27,26 +27,26 @@ class Late(Stop):
 
 
 class ToThisMachine(http.client.HTTPSConnection):
-    """HTTPS to this machine under the public name, past DNS and the router: many can't reach their own address."""
+    """HTTPS to this machine under the public name, past DNS and the router: many can't reach their public address."""
 
-    def __init__(self, domain: str, port: int, context: ssl.SSLContext) -> None:
+    def __init__(self, domain: str, port: int, context: ssl.SSLContext, address: str = "127.0.0.1") -> None:
         super().__init__(domain, port, timeout=PATIENCE)
-        self.context = context
+        self.context, self.address = context, address
 
     def connect(self) -> None:
-        plain = socket.create_connection(("127.0.0.1", self.port), self.timeout)
+        plain = socket.create_connection((self.address, self.port), self.timeout)
         self.sock = self.context.wrap_socket(plain, server_hostname=self.host)
 
 
 def through_the_door(config: Config, path: str) -> tuple[http.client.HTTPResponse, bytes]:
     """What a client is answered, and its body. Raises OSError, HTTPException."""
     try:
-        return get(ToThisMachine(config.names[0], config.ports[1], untrusting()), path)
+        return get(ToThisMachine(config.names[0], config.ports[1], untrusting(), config.addresses[1]), path)
     except ssl.SSLError as error:
         # CLIENT_CA, as the Traefik that runs has it, whatever .env says by now: traefik/dynamic/inside.yaml.
         if "CERTIFICATE_REQUIRED" not in str(error.reason):
             raise
-        return get(http.client.HTTPConnection("127.0.0.1", config.ports[0], timeout=PATIENCE), path)
+        return get(http.client.HTTPConnection(config.addresses[0], config.ports[0], timeout=PATIENCE), path)
 
 
 def get(connection: http.client.HTTPConnection, path: str) -> tuple[http.client.HTTPResponse, bytes]:

@@ -55,10 +55,11 @@ class Certificate:
         return self.left < (self.ends - self.begins) / part
 
 
-def served(name: str, port: int) -> Certificate:
+def served(name: str, config: Config) -> Certificate:
     """The certificate that this machine serves for the name. Raises OSError when it is none that browsers trust."""
     # For a wildcard, any name that it is for.
-    connection = ToThisMachine(name.replace("*", "any"), port, ssl.create_default_context())
+    where = (config.ports[1], ssl.create_default_context(), config.addresses[1])
+    connection = ToThisMachine(name.replace("*", "any"), *where)
     try:
         connection.connect()
         found: Any = connection.sock.getpeercert()
@@ -130,8 +131,8 @@ def wait_for_certificates(config: Config, begun: str) -> None:
     """
     if not config.public:
         return
-    port, names = config.ports[1], [name for name in config.names if name not in config.own_certificates]
-    missing = [name for name in names if problem(name, port)]
+    names = [name for name in config.names if name not in config.own_certificates]
+    missing = [name for name in names if problem(name, config)]
     if missing:
         # One that runs since before has had its answer, and would ask again only after CERTIFICATE_RETRY_SECONDS.
         compose("kill", "--signal", "HUP", "traefik", check=False)
@@ -140,22 +141,22 @@ def wait_for_certificates(config: Config, begun: str) -> None:
             deadline = time.monotonic() + (RECORD_SECONDS if by_record else ISSUE_SECONDS)
             while len(acme_errors(missing, begun)) < len(missing) and time.monotonic() < deadline:
                 time.sleep(0.5)
-                missing = [name for name in missing if problem(name, port)]
+                missing = [name for name in missing if problem(name, config)]
     kept = stored(config)
     for name in names:
         if name not in missing:
             renews = not kept.isdisjoint({name, f"*.{name.partition('.')[2]}"})
-            print(lasts(name, served(name, port), renews), file=sys.stderr)
+            print(lasts(name, served(name, config), renews), file=sys.stderr)
     if missing:
         errors = acme_errors(missing, begun)
-        reasons = [errors.get(name) or f"{name}: {problem(name, port)}" for name in missing]
+        reasons = [errors.get(name) or f"{name}: {problem(name, config)}" for name in missing]
         first = "The stack runs, but without a certificate that browsers trust. Traefik keeps trying."
         raise Stop("\n".join([first, *reasons]))
 
 
-def problem(name: str, port: int) -> str:
+def problem(name: str, config: Config) -> str:
     try:
-        served(name, port)
+        served(name, config)
     except OSError as error:
         return str(error)
     return ""

@@ -174,7 +174,7 @@ def wait_for_own(config: Config, own: list[Own]) -> None:
     compose("kill", "--signal", "HUP", "traefik", check=False)
     with step("Wait for the certificates of certificates/"):
         deadline = time.monotonic() + READ_SECONDS
-        while late := [one.name for one in own if shown(one.name, config.ports[1]) != one.der]:
+        while late := [one.name for one in own if shown(one.name, config.ports[1], config.addresses[1]) != one.der]:
             if time.monotonic() > deadline:
                 raise Stop(
                     f"Traefik does not serve certificates/{late[0]}.crt: `docker compose logs traefik` says why."
@@ -183,9 +183,9 @@ def wait_for_own(config: Config, own: list[Own]) -> None:
     print("\n".join(one.says() for one in own), file=sys.stderr)
 
 
-def shown(name: str, port: int) -> bytes:
+def shown(name: str, port: int, address: str = "127.0.0.1") -> bytes:
     """The certificate that this machine serves for the name; nothing where there is no handshake."""
-    connection = ToThisMachine(name, port, untrusting())
+    connection = ToThisMachine(name, port, untrusting(), address)
     try:
         connection.connect()
         found: Any = connection.sock

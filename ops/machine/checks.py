@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -120,17 +121,20 @@ def check_room(pull: bool = False) -> None:
 def check_ports(config: Config) -> None:
     """Raises Stop where another program has one."""
     ours = published(config.project)
-    for port in config.ports:
+    for port, address in zip(config.ports, config.addresses):
         if port in ours:
             continue
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("", port))
+                # Another address may have another program on that port.
+                probe.bind(("" if address == "127.0.0.1" else address, port))
             except PermissionError:
                 pass  # the engine may, even where we may not
-            except OSError:
+            except OSError as error:
                 name = "HTTP_PORT" if port == config.ports[0] else "HTTPS_PORT"
+                if error.errno == errno.EADDRNOTAVAIL:
+                    raise Stop(f"{name}={address}:{port} is wrong: this machine has no such address.", 2) from None
                 raise Stop(f"Port {port} is taken by another program: stop that, or set {name} in .env.") from None
 
 

@@ -6,6 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -52,11 +53,19 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Config]:
     (tmp_path / "both.pem").write_bytes(both)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "both.pem")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OtherSlot) as server:
+    # On one address, as with HTTPS_PORT=203.0.113.5:443: on no other does anybody answer.
+    with http.server.ThreadingHTTPServer(("127.0.0.2", 0), OtherSlot) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever).start()
-        yield configs.config(ports=(80, server.server_port))
+        yield configs.config(ports=(80, server.server_port), addresses=("127.0.0.1", "127.0.0.2"))
         server.shutdown()
+
+
+def test_address_that_the_port_is_published_on(config: Config) -> None:
+    """There the door is asked: a machine need not publish its ports on 127.0.0.1."""
+    assert ask.ask_health(config) == {"slot": "other"}
+    with pytest.raises(OSError, match="refused"):
+        ask.ask_health(replace(config, addresses=("127.0.0.1", "127.0.0.1")))
 
 
 @pytest.mark.parametrize("delay", [0, 1])

@@ -1,4 +1,5 @@
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from ops.machine import checks
 from ops.run import Stop
 from runtime import environment
 from runtime.settings import Settings
+from tests import configs
 from tests.conftest import REPO
 
 # Set too where they are missing, and nobody's database: nothing is said of them.
@@ -75,6 +77,21 @@ def test_oddities(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "app.env").write_text("")
     (folder / ".env").write_text("WORKERS=2\nDATABASE_URL=postgresql://app:x@db.test/app\n")
     assert checks.oddities() == ["Everybody on this machine can read .env: chmod 600 .env"]
+
+
+def test_ports_are_looked_for_where_they_are_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program on another address is in nobody's way. One on all addresses is."""
+    monkeypatch.setattr(checks, "published", lambda _: set())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number = free.getsockname()[1]
+    with socket.create_server(("127.0.0.2", 0)) as other:
+        ports = (number, other.getsockname()[1])
+        checks.check_ports(configs.config(ports=ports, addresses=("127.0.0.1", "127.0.0.4")))
+        for addresses in (("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "127.0.0.2")):
+            with pytest.raises(Stop, match=f"Port {ports[1]} is taken by another program.* HTTPS_PORT"):
+                checks.check_ports(configs.config(ports=ports, addresses=addresses))
+        with pytest.raises(Stop, match=r"HTTPS_PORT=192\.0\.2\.1:.* this machine has no such address"):
+            checks.check_ports(configs.config(ports=ports, addresses=("127.0.0.1", "192.0.2.1")))
 
 
 def test_what_app_env_may_hide_is_what_the_app_is_handed(monkeypatch: pytest.MonkeyPatch) -> None:

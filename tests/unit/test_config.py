@@ -220,6 +220,9 @@ def test_what_the_command_reads() -> None:
         DEPLOY_TIMEOUT="8", HTTPS_PORT="127.0.0.1:8443", DOMAIN="a.test,b.test", APP_CPUS="1.5", WORKERS="3"
     )
     assert (own.deploy_timeout, own.address, own.names) == (8, "https://a.test:8443", ["a.test", "b.test"])
+    assert (plain.addresses, own.addresses) == (("127.0.0.1", "127.0.0.1"),) * 2
+    one = configured(HTTP_PORT="0.0.0.0:80", HTTPS_PORT="203.0.113.5:443")
+    assert (one.ports, one.addresses, one.address) == ((80, 443), ("127.0.0.1", "203.0.113.5"), "https://localhost")
     assert (own.services["app-2"].cpus, own.workers) == (1.5, 3)
 
 
