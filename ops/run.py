@@ -46,7 +46,9 @@ class Stop(Exception):
 
 def last_line(said: str) -> str:
     """The reason, of what a program said that failed; one that was killed said nothing."""
-    return (said.strip().splitlines() or ["it said nothing."])[-1]
+    # Docker's own reason is followed by where to find its help.
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith("Run 'docker ")]
+    return (lines or ["it said nothing."])[-1].strip()
 
 
 def last_lines(said: str) -> list[str]:

@@ -78,7 +78,12 @@ def show_volumes(config: Config, remove: str | None, yes: bool) -> None:
     for volume in found:
         if volume == used:
             print(f"{volume} is in use.")
-        elif in_volume(volume, image, "test", "-e", f"{MOUNTED}/.held-by").returncode:
+            continue
+        looked = in_volume(volume, image, "test", "-e", f"{MOUNTED}/.held-by")
+        # docker's own failures, as above.
+        if looked.returncode > 1:
+            print(f"{volume} can't be looked into: {last_line(looked.stderr)}")
+        elif looked.returncode:
             print(f"{volume}: no server has run on it, as far as is known.")
         else:
             print(f"{volume} was in use before: `./stack volumes --remove {volume}`, when you don't need it.")
