@@ -15,8 +15,14 @@ from ops.machine.install import ensure_docker
 from ops.machine.plan import check_sizes
 from ops.release import slots
 from ops.release.build import build, check_release, release_to_serve
-from ops.run import ONE_SHOT, Stop, compose_json, confirm, step
+from ops.run import AT_ONCE, ONE_SHOT, Stop, compose_json, confirm, docker, running, step
 from ops.words import size
+
+# Who could still write to the old database: what the slots had ends with them.
+SESSIONS = """
+SELECT pg_catalog.format('%s as %s', COALESCE(NULLIF(application_name, ''), 'a program'), usename)
+FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend' AND usename IN ('app', 'owner') ORDER BY 1
+"""
 
 
 def upgrade(yes: bool) -> None:
@@ -51,7 +57,7 @@ def upgrade(yes: bool) -> None:
             # While what runs is still the old one.
             backup(config.project)
             verify(config.project)
-        switch(config, journal, lambda: copy_database(new))
+        switch(config, journal, lambda: copy_database(config.project, new))
         slots.keep(config.project, release)
     print(f"\nPostgres {majors[1]} serves, after {time.monotonic() - begun:.1f} s; its backups begin with a full one.")
     print(f"Postgres {majors[0]}'s database is in the volume {journal.old}: `./stack volumes` lists and removes.")
@@ -67,9 +73,27 @@ def show_upgrade(majors: tuple[int, int], old: str, new: str) -> None:
     print("First a backup, verified. Then the app answers 503 until it is done.", flush=True)
 
 
-def copy_database(volume: str) -> None:
-    """Fill the volume with a server of the new version, from the one that runs."""
+def copy_database(project: str, volume: str) -> None:
+    """Fill the volume with a server of the new version, from the one that runs. Raises Stop."""
+    wait_for_sessions(project)
     override(VOLUME_SETTING, volume)
     with step("Copy the database"):
         copied = compose_json(*ONE_SHOT, "postgres", "upgrade")
     print(f"{copied['rows']} rows in {copied['tables']} tables, {size(copied['bytes'])}.")
+
+
+def wait_for_sessions(project: str) -> None:
+    """Wait until nobody is left who could write. Raises Stop with those who stay: what they wrote now would be lost."""
+    ask = ("psql", "-XqAtc", SESSIONS, "postgres")
+    deadline = time.monotonic() + AT_ONCE
+    while left := [
+        one
+        for container in running(project, "postgres")
+        for one in docker("exec", "--user", "barman", container, *ask).stdout.splitlines()
+    ]:
+        if time.monotonic() > deadline:
+            raise Stop(
+                f"Open sessions could write to the old database, and the copy would lack it: {', '.join(left)}. "
+                "End them (each `./stack psql` is one), and run `./stack upgrade-postgres` again."
+            )
+        time.sleep(0.2)

@@ -1,5 +1,6 @@
 """`./stack upgrade-postgres` from 17 to 18, with servers of both."""
 
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +9,7 @@ from offline import images
 from tests.stack.backups import listing, ok
 from tests.stack.clients import Clients
 from tests.stack.planted import PLANT, caught
-from tests.stack.stacks import Clone, base_images, run, wait_until
+from tests.stack.stacks import CLEAN, Clone, base_images, run, wait_until
 
 pytestmark = pytest.mark.timeout(900)
 # Debian's release whose Postgres is 17.
@@ -133,6 +134,25 @@ def test_setting_that_the_new_version_does_not_know(old: Clone) -> None:
     assert done.stderr.splitlines()[-1].startswith(
         'Postgres 18 does not take what ALTER SYSTEM has set: unrecognized configuration parameter "gone". '
     )
+    assert old.psql("SHOW server_version").startswith("17.")
+    wait_until(old.both_slots_answer)
+
+
+@pytest.mark.long
+def test_open_session_is_named(old: Clone) -> None:
+    """What somebody writes in a session that stays open would be in no copy: the sentence names it, and 17 serves."""
+    choose(old, base_images()["POSTGRES_IMAGE"])
+    argv = ["docker", "compose", "exec", "-T", "-u", "owner", "postgres", "psql", "-X", "app"]
+    with subprocess.Popen(argv, cwd=old.folder, env=CLEAN, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as session:
+        try:
+            wait_until(lambda: old.psql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'owner'") == "2")
+            done = old.stack("upgrade-postgres", "--yes")
+        finally:
+            # The end of its input is its own.
+            session.communicate(timeout=30)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Open sessions could write to the old database, and")
+    assert "psql as owner. End them" in done.stderr
     assert old.psql("SHOW server_version").startswith("17.")
     wait_until(old.both_slots_answer)
 
