@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,7 +17,7 @@ from typing import Any
 
 import zstandard  # type: ignore[import-not-found]  # not in .venv
 
-from backup import catalog, server, settings
+from backup import catalog, server, settings, signs
 from backup.server import HOME, MAJOR, VOLUME, Failure, recall, run
 
 AUTHORITY = Path("/tmp/ca.pem")  # noqa: S108 - a tmpfs of the container
@@ -104,18 +103,12 @@ def whose() -> tuple[str | None, dict[str, Any]]:
     return str(identity) if identity else None, owner
 
 
-def ours() -> str:
-    """The name of this backup volume, at random."""
-    path = VOLUME / "id"
-    if not path.exists():
-        server.write(path, str(uuid.uuid4()))
-    return path.read_text()
-
-
 def sign(known: str, received: dict[str, Any]) -> None:
     """Leave a sign of life, with up to when the log is there that was copied."""
-    facts = {"id": ours(), "project": os.environ.get("PROJECT"), "at": server.now().isoformat(timespec="seconds")}
-    rclone("rcat", f"{BUCKET}/owner.json", input=json.dumps({**facts, "identity": known, "received": received}))
+    facts = {"project": os.environ.get("PROJECT"), "at": server.now().isoformat(timespec="seconds"), "identity": known}
+    with signs.word(place(known)) as word:
+        text = json.dumps({"id": signs.ours(), "sign": word, **facts, "received": received})
+        rclone("rcat", f"{BUCKET}/owner.json", input=text)
 
 
 def claim(known: str) -> dict[str, Any]:
@@ -123,14 +116,16 @@ def claim(known: str) -> dict[str, Any]:
     identity, owner = whose()
     if identity and identity != known:
         raise Failure(elsewhere(identity, known))
-    mine = owner.get("id") == ours()
+    mine = signs.is_ours(owner, place(known))
     if owner and not mine and not silent(owner["at"]):
         taken = "Another stack has taken this bucket over, so this one stopped copying. "
         replaced = taken if recall("sent-wal").get("place") == place(known) else ""
+        where = ", on a copy of this machine" if owner.get("id") == signs.ours() else ""
         raise Failure(
-            f"The bucket is in use by the project {owner['project']}, last at {owner['at']}, so from here nothing is "
-            f"copied there. {replaced}Name a folder of its own for this one: BACKUP_S3_BUCKET=bucket/folder. If that "
-            f"machine is lost, wait: {LOST // 60} minutes after its last sign of life the bucket is taken over."
+            f"The bucket is in use by the project {owner['project']}{where}, last at {owner['at']}, so from here "
+            f"nothing is copied there. {replaced}Name a folder of its own for this one: "
+            f"BACKUP_S3_BUCKET=bucket/folder. If that machine is lost, wait: {LOST // 60} minutes after its last sign "
+            "of life the bucket is taken over."
         )
     if mine and server.age(owner["at"]) < ALIVE:
         return owner
@@ -141,7 +136,7 @@ def claim(known: str) -> dict[str, Any]:
     if not mine:
         # Of two that do this at once, the last one has it.
         time.sleep(2)
-        if whose()[1].get("id") != ours():
+        if not signs.is_ours(whose()[1], place(known)):
             raise Failure("Another stack took the bucket at the same moment.")
     if owner and not mine:
         print(f"The bucket was of the project {owner['project']}, last at {owner['at']}: taken over.", flush=True)

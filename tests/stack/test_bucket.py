@@ -85,6 +85,20 @@ def machine(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     yield from database("bucket-other", tmp_path_factory.mktemp("machine"), server)
 
 
+@pytest.fixture(scope="module")
+def copy(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """Another machine, which has only its images."""
+    made = Database(tmp_path_factory.mktemp("copy"), "bucket-copy")
+    with made.env_file.open("a") as dotenv:
+        dotenv.write(f"{server.settings}BACKUP_S3_EVERY=10\n")
+    made.remove()
+    try:
+        made.compose("build", "--quiet", "postgres", "backup")
+        yield made
+    finally:
+        made.remove()
+
+
 def complete(one: Database) -> bool:
     """Whether all that the service has is in the bucket, as it last saw."""
     copied = one.python("print(all(server.recall(name).get('ok') for name in ('offsite', 'upload')))")
@@ -194,6 +208,39 @@ def test_new_machine_and_drill(production: Database, request: pytest.FixtureRequ
     wait_until(lambda: production.verb("bucket")["owner"]["project"] == production.project)
     wait_until(lambda: complete(production) and health(production) == "healthy")
     assert not [name for name in names(production) if "/00000002" in name]
+
+
+@pytest.mark.long
+def test_copy_of_the_machine(production: Database, copy: Database) -> None:
+    """A snapshot of all volumes that is started elsewhere never writes there, while production goes on."""
+    wait_until(lambda: complete(production) and health(production) == "healthy", 120)
+    copy.compose("up", "--no-start", "--no-deps", "postgres", "backup")
+    # What a provider's snapshot holds is of one moment.
+    production.compose("stop", "backup", "postgres")
+    for volume in ("postgres-data", "backup"):
+        mounts = (f"--volume={production.project}_{volume}:/from:ro", f"--volume={copy.project}_{volume}:/to")
+        rights = ("--rm", "--user", "root", "--entrypoint", "cp", *mounts)
+        run("docker", "run", *rights, f"{copy.project}-postgres", "-a", "/from/.", "/to")
+    production.start()
+    # The first sign may be the one that was about to be sent.
+    for _ in range(2):
+        wait_for_a_sign(production)
+    copy.start()
+    wait_until(lambda: health(copy) == "unhealthy" and ", on a copy of this machine" in said(copy), 120)
+    for _ in range(2):
+        wait_for_a_sign(production)
+    assert health(production) == "healthy"
+    assert copy.verb("bucket")["owner"]["project"] == production.project
+
+
+def wait_for_a_sign(one: Database) -> None:
+    """The owner's next sign of life."""
+
+    def sign() -> str:
+        return one.python("from backup import bucket; print(bucket.whose()[1]['sign'])")
+
+    last = sign()
+    wait_until(lambda: sign() != last, 120)
 
 
 @pytest.mark.long

@@ -1,6 +1,9 @@
 """When the owner of a bucket counts as lost."""
 
+import contextlib
 import importlib
+import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,6 +74,122 @@ def test_segment_that_is_archived_meanwhile(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "streaming").mkdir()
     (tmp_path / "streaming" / "000000010000000000000005").symlink_to(tmp_path / "gone")
     assert offsite.squeeze() == {}
+
+
+class Stored:
+    """What a bucket has of its owner, in place of rclone; `away`: nothing more can be written."""
+
+    def __init__(self) -> None:
+        self.text, self.away = "", False
+
+    def rclone(self, verb: str, *_: str, **options: str) -> str:
+        if verb == "rcat":
+            if self.away:
+                raise server.Failure("no answer")
+            self.text = options["input"]
+        return self.text
+
+
+@pytest.fixture
+def stored(bucket: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stored:
+    made = Stored()
+    monkeypatch.setattr(bucket, "rclone", made.rclone)
+    monkeypatch.setattr(bucket.time, "sleep", lambda _: None, raising=False)
+    monkeypatch.setattr(server, "STATE", tmp_path)
+    monkeypatch.setattr(server, "SPARE", tmp_path / "spare")
+    monkeypatch.setenv("BACKUP_S3_BUCKET", "mine")
+    use(bucket, monkeypatch, tmp_path / "volume")
+    return made
+
+
+def use(bucket: Any, monkeypatch: pytest.MonkeyPatch, volume: Path) -> None:
+    """Be the service on that volume."""
+    volume.mkdir(exist_ok=True)
+    monkeypatch.setattr(bucket.signs, "FILE", volume / "signs")
+    monkeypatch.setattr(bucket.signs, "NAME", volume / "id")
+
+
+def later(bucket: Any, clocks: Clocks) -> None:
+    """Claim once more, when it is time for a new sign."""
+    clocks.seconds += bucket.ALIVE + 1
+    bucket.claim("1")
+
+
+def test_copy_of_the_owners_volume_is_another_one(
+    bucket: Any, clocks: Clocks, stored: Stored, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A copy of the machine has its name and not its later signs: it is refused, until the owner is lost."""
+    bucket.claim("1")
+    later(bucket, clocks)
+    shutil.copytree(tmp_path / "volume", tmp_path / "copy")
+    later(bucket, clocks)
+    use(bucket, monkeypatch, tmp_path / "copy")
+    with pytest.raises(server.Failure, match=", on a copy of this machine, last at"):
+        bucket.claim("1")
+    use(bucket, monkeypatch, tmp_path / "volume")
+    later(bucket, clocks)
+    use(bucket, monkeypatch, tmp_path / "copy")
+    clocks.seconds += bucket.LONG_LOST + 1
+    bucket.claim("1")
+    use(bucket, monkeypatch, tmp_path / "volume")
+    with pytest.raises(server.Failure, match=", on a copy of this machine, last at"):
+        bucket.claim("1")
+
+
+def test_sign_that_did_not_arrive(bucket: Any, clocks: Clocks, stored: Stored) -> None:
+    """However often, and whether it arrived after all: the bucket stays this one's."""
+    bucket.claim("1")
+    for _ in range(20):
+        stored.away, before = True, stored.text
+        with pytest.raises(server.Failure, match="no answer"):
+            later(bucket, clocks)
+        assert stored.text == before
+    stored.away = False
+    later(bucket, clocks)
+    # Killed between what was remembered and what was sent, or before it was known that it was sent.
+    for arrives in (False, True):
+        with contextlib.suppress(KeyboardInterrupt), bucket.signs.word(bucket.place("1")) as word:
+            if arrives:
+                stored.text = json.dumps({**json.loads(stored.text), "sign": word})
+            raise KeyboardInterrupt
+        later(bucket, clocks)
+    # Nor was it taken over from itself.
+    assert server.recall("taking") == {}
+
+
+def test_sign_of_an_older_version(bucket: Any, clocks: Clocks, stored: Stored) -> None:
+    """It has no word: the volume's name is enough, after an update and after a way back."""
+    for _ in range(2):
+        bucket.claim("1")
+        stored.text = json.dumps({name: one for name, one in json.loads(stored.text).items() if name != "sign"})
+        later(bucket, clocks)
+        assert "sign" in json.loads(stored.text)
+
+
+def test_two_buckets_by_turns(bucket: Any, clocks: Clocks, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered is of each: one that was left is still this volume's."""
+    bucket.claim("1")
+    first, stored.text = stored.text, ""
+    monkeypatch.setenv("BACKUP_S3_BUCKET", "other")
+    for _ in range(2 * bucket.signs.KEPT):
+        later(bucket, clocks)
+    monkeypatch.setenv("BACKUP_S3_BUCKET", "mine")
+    stored.text = first
+    later(bucket, clocks)
+
+
+def test_sign_of_a_full_volume(bucket: Any, clocks: Clocks, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last word once more: the copy must not stop for it."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    bucket.claim("1")
+    with monkeypatch.context() as context:
+        context.setattr(bucket.signs, "write", full)
+        for _ in range(3):
+            later(bucket, clocks)
+    later(bucket, clocks)
 
 
 def test_bucket_is_neither_looked_for_nor_made(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
