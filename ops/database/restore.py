@@ -9,6 +9,7 @@ from typing import Any
 from ops.database import major
 from ops.database.backup import refuse_elsewhere
 from ops.database.switch import Journal, begin, settle, switch
+from ops.door.own import let_read
 from ops.lock import lock
 from ops.machine.plan import check_sizes
 from ops.release import releases, slots
@@ -41,6 +42,8 @@ def restore(to: str, yes: bool, bucket: bool = False) -> None:
             plan = compose_json(*ONE_SHOT, "backup", "plan", to, *source)
             with step("Check the settings"):
                 check_release(config, release)
+                # Of a server that was lost they have another owner here.
+                let_read(config)
             show_plan(config.project, plan, journal)
             confirm("Go on?", yes)
         switch(config, journal, lambda: recover(config.project, new, to, *source))

@@ -20,6 +20,7 @@ from ops.database import major, owner
 from ops.database.backup import inside
 from ops.database.volumes import holds_database
 from ops.door import ask, maintenance
+from ops.door.own import open_routes
 from ops.lock import STATE
 from ops.machine.checks import configuration
 from ops.release import rollout, slots
@@ -215,6 +216,7 @@ def settle(config: Config, again: bool = False) -> Config:
 
     `again`: another one begins, so that a database to go back to isn't needed.
     """
+    open_routes()
     journal = under_way()
     if not journal:
         # Killed in between: nothing is under way.

@@ -150,6 +150,17 @@ def refuse() -> str:
     raise OSError("the key has a password, which Traefik would not know")
 
 
+def open_routes() -> None:
+    """Let Traefik's own user read its routes, whatever the umask of the clone."""
+    folder = HERE / "traefik/dynamic"
+    for path in [folder, *folder.glob("*.yaml")]:
+        now = path.stat()
+        right = now.st_mode | (0o755 if path.is_dir() else 0o444)
+        # One that was given to Traefik is a user's own, and nobody else's to read.
+        if now.st_mode != right and GROUP not in (now.st_uid, now.st_gid):
+            path.chmod(right)
+
+
 def let_read(config: Config) -> None:
     """Let Traefik's own group read the files, and nobody else who could not."""
     paths = [path for name in config.own_certificates for path in files(name)]

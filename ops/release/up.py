@@ -15,7 +15,7 @@ from ops.database.volumes import holds_database
 from ops.door import maintenance
 from ops.door.certificate import check_names, check_store, wait_for_certificates
 from ops.door.front import check_networks, forget_stuck, go_back
-from ops.door.own import GROUP, check_client_ca, check_own, let_read, wait_for_own
+from ops.door.own import check_client_ca, check_own, let_read, wait_for_own
 from ops.lock import lock
 from ops.machine.checks import check_ports, check_room, configuration
 from ops.machine.images import base_images, newest_bases
@@ -34,7 +34,7 @@ from ops.release.build import (
 )
 from ops.release.deploy import deploy, mention_what_is_odd
 from ops.release.hooks import BEFORE, Hooks
-from ops.run import HERE, ONE_SHOT, Stop, compose, compose_json, docker, has_volume, running, step, uninterrupted
+from ops.run import ONE_SHOT, Stop, compose, compose_json, docker, has_volume, running, step, uninterrupted
 
 
 def up() -> None:
@@ -56,14 +56,6 @@ def up() -> None:
         check_client_ca(config)
         base_images(config)
         choose_dockerfile()
-        # Whatever the umask of the clone, Traefik's own user reads its files.
-        folder = HERE / "traefik/dynamic"
-        for path in [folder, *folder.glob("*.yaml")]:
-            now = path.stat()
-            right = now.st_mode | (0o755 if path.is_dir() else 0o444)
-            # One that was given to Traefik is a user's own, and nobody else's to read.
-            if now.st_mode != right and GROUP not in (now.st_uid, now.st_gid):
-                path.chmod(right)
         config = settle(config)
         hooks, before = Hooks(config, "up"), running(config.project)
         # Of one that was stopped, the containers stay what they are.
