@@ -39,13 +39,15 @@ PROGRAMS = {
     "page": ("page", "main"),
 }
 # The shebang, and not a shell, finds the app's Python: its own path and no symlink's target, or its venv would be lost.
-# The first on the path is the program's own folder, but for PYTHONSAFEPATH.
+# The first on the path is the program's own folder, but for PYTHONSAFEPATH. A process that the app spawns runs it
+# again, as __mp_main__, and wants nothing of it.
 PROGRAM = """\
 #!{python}
-import sys
-sys.path[: not getattr(sys.flags, "safe_path", False)] = ["{code}"]
-from stack_runtime.{module} import {function}
-sys.exit({function}())
+if __name__ == "__main__":
+    import sys
+    sys.path[: not getattr(sys.flags, "safe_path", False)] = ["{code}"]
+    from stack_runtime.{module} import {function}
+    sys.exit({function}())
 """
 LIBRARIES = ("lib", "db")
 # Of the standard library what no server imports.

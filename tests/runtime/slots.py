@@ -14,10 +14,11 @@ from tests.stack.stacks import wait_until
 
 # As runtime/install.py makes it.
 PROGRAM = """
-import sys
-sys.path[0] = {repository!r}
-from runtime.serve import main
-sys.exit(main())
+if __name__ == "__main__":
+    import sys
+    sys.path[0] = {repository!r}
+    from runtime.serve import main
+    sys.exit(main())
 """
 APP = """
 import warnings

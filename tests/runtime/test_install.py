@@ -237,3 +237,29 @@ def test_what_may_be_read_already_is_not_touched(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Path, "chmod", lambda path, mode: changed.append(path))
     install.make_readable(tmp_path)
     assert changed == []
+
+
+# An app's own work, from a process that runs a program of the layer's.
+POOLED = """
+import multiprocessing, os, sys
+from concurrent.futures import ProcessPoolExecutor
+def main():
+    sys.path.insert(0, os.getcwd())
+    from work import double
+    with ProcessPoolExecutor(1, multiprocessing.get_context(sys.argv[1])) as pool:
+        return pool.submit(double, 21).result()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_app_may_have_processes_of_its_own(tmp_path: Path, method: str) -> None:
+    """However they begin: one that isn't forked runs the main program again, and must not become another slot."""
+    package = tmp_path / "code/stack_runtime"
+    package.mkdir(parents=True)
+    (package / "pooled.py").write_text(POOLED)
+    (tmp_path / "work.py").write_text("def double(number): return 2 * number")
+    program = tmp_path / "serve"
+    named = {"python": sys.executable, "code": str(tmp_path / "code"), "module": "pooled", "function": "main"}
+    program.write_text(install.PROGRAM.format(**named))
+    done = subprocess.run([sys.executable, "serve", method], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 42, done.stderr
