@@ -22,6 +22,8 @@ from .limits import Wrong
 PREFIX = "STACK_"
 # What Docker adds before it kills, so that Uvicorn's own deadline comes first.
 GRACE_MARGIN = 3
+# The part of a worker's time to end that requests in flight may take: the app's lifespan must not get nothing of it.
+ANSWERS = 0.75
 SOCKET_FOLDER = "/var/run/postgresql"
 
 
@@ -90,8 +92,13 @@ class Settings:
 
     @property
     def graceful_seconds(self) -> int:
-        """Seconds that requests in flight have after the drain, before Uvicorn cuts them off."""
+        """Seconds that workers have to end after the drain."""
         return int(self.stop_grace_seconds - self.drain_seconds - GRACE_MARGIN)
+
+    @property
+    def answer_seconds(self) -> int:
+        """Of these, what requests in flight have before Uvicorn cuts them off. The rest is for the app's own end."""
+        return max(1, int(self.graceful_seconds * ANSWERS))
 
     def url(self, role: str) -> str:
         """The database as this role, in the one form that SQLAlchemy, psycopg, asyncpg and pydantic all take."""

@@ -137,7 +137,7 @@ def config(app: Callable[[], ASGIApp], chosen: settings.Settings) -> uvicorn.Con
         ws_max_queue=1,
         ws_per_message_deflate=False,
         timeout_keep_alive=math.ceil(KEEP_ALIVE + chosen.watchdog_seconds),
-        timeout_graceful_shutdown=chosen.graceful_seconds,
+        timeout_graceful_shutdown=chosen.answer_seconds,
     )
     # It has just set up its logging.
     lines.of_uvicorn()

@@ -73,8 +73,10 @@ def test_uvicorn_stops_before_docker_kills() -> None:
     """Drain, graceful shutdown and the supervisor's last second end before the grace period does."""
     chosen = Settings(drain_seconds=5, stop_grace_seconds=30)
     graceful = worker.config(lambda: answering(200), chosen).timeout_graceful_shutdown
-    assert graceful
-    assert chosen.drain_seconds + graceful + AT_ONCE < 30
+    assert graceful == 16
+    assert graceful + 6 == chosen.graceful_seconds
+    assert chosen.drain_seconds + chosen.graceful_seconds + AT_ONCE < 30
+    assert Settings(drain_seconds=5, stop_grace_seconds=9).answer_seconds == 1
 
 
 def test_idle_connections_are_traefiks_to_close() -> None:
