@@ -1,9 +1,19 @@
-"""The probes' door: PID 1 of a slot answers, never a worker, in whose queue a probe would wait."""
+"""Whether a slot should get requests, and the door of the probes: a worker, in whose queue they would wait, has none."""
 
+import math
+import mmap
 import socket
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 
+from .notes import WORKERS
+
+# Seconds without a turn of any worker's loop after which the slot gets no new requests: busy is not stuck.
+STUCK_SECONDS = 3
+# Seconds after the first that serves, for which it waits for the others; then some are better than none.
+COMPLETE_SECONDS = 30
+STARTING, SERVING, ENDED = b".+-"
 # Seconds for a request's one packet; it is there already, where the kernel knows TCP_DEFER_ACCEPT.
 PATIENCE = 0.05
 
@@ -37,3 +47,46 @@ def answer(listener: socket.socket, answers: dict[str, Callable[[], bool]]) -> b
             return status == "200 OK" and not ip_address(plain(peer)).is_loopback
     except OSError:
         return False
+
+
+class State:
+    """What each of `count` workers says of itself, in memory that they share with PID 1, and what follows for the slot.
+
+    `lost_seconds` without a turn of any worker's loop are more than its watchdog allows.
+    """
+
+    def __init__(self, count: int, lost_seconds: float) -> None:
+        self.lost_seconds = lost_seconds
+        WORKERS.write_bytes(bytes([STARTING]) * count + b"\n")
+        with WORKERS.open("r+b") as file:
+            # Each sets its own letter once it serves.
+            self.states = mmap.mmap(file.fileno(), count)
+        # When each worker's loop last turned, in seconds of time.monotonic(), which all processes share.
+        self.turned = memoryview(mmap.mmap(-1, 8 * count)).cast("d")
+        # A byte, which PID 1 sets.
+        self.draining = mmap.mmap(-1, 1)
+        # When the slot is complete at the latest.
+        self.complete_at = math.inf
+
+    def is_ready(self) -> bool:
+        """Whether the slot should get requests: complete, not draining, and some worker's loop has turned lately."""
+        return self.is_complete() and self.may_serve() and time.monotonic() - max(self.turned) < STUCK_SECONDS
+
+    def is_complete(self) -> bool:
+        """Whether all workers have served at one time: before that it isn't known whether the slot holds them."""
+        states, now = set(self.states[:]), time.monotonic()
+        if SERVING in states:
+            self.complete_at = min(self.complete_at, now if states == {SERVING} else now + COMPLETE_SECONDS)
+        return now >= self.complete_at
+
+    def may_serve(self) -> bool:
+        """Whether it could take a request, however busy."""
+        return self.serves() and not self.draining[0]
+
+    def is_live(self) -> bool:
+        """Whether what is wrong, if anything, mends itself: not once every loop stands still past its watchdog."""
+        mends = self.draining[0] > 0 or set(self.states[:]) != {SERVING}
+        return mends or time.monotonic() - max(self.turned) < self.lost_seconds
+
+    def serves(self) -> bool:
+        return SERVING in self.states[:]

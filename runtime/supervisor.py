@@ -13,7 +13,6 @@ import contextlib
 import gc
 import logging
 import math
-import mmap
 import os
 import selectors
 import signal
@@ -25,15 +24,11 @@ from functools import partial
 
 from . import limits, lines, readiness
 from .demand import OnDemand
-from .notes import WORKERS, reason, tell_systemd, write_line, write_readiness
+from .notes import reason, tell_systemd, write_line, write_readiness
+from .readiness import ENDED, SERVING, State
 
-# Seconds without a turn of any worker's loop after which the slot gets no new requests: busy is not stuck.
-STUCK_SECONDS = 3
-# Seconds after the first that serves, for which it waits for the others; then some are better than none.
-COMPLETE_SECONDS = 30
 # Bytes of reasons, so that a worker that ends every second for days doesn't fill the tmpfs.
 MOST = 4096
-STARTING, SERVING, ENDED = b".+-"
 # Seconds between two notes for the container's health check.
 TICK = 1
 # Until the first time that it is: whoever starts it waits for that.
@@ -53,7 +48,7 @@ class Supervisor:
 
     `work` calls the function that it is given once it serves, and each second while its loop turns: is it draining?
     `drain_seconds` pass between SIGTERM and the end of serving, `graceful_seconds` from there until what is left of the
-    workers is killed. `lost_seconds` without a turn of any worker's loop are more than its watchdog allows.
+    workers is killed. `lost_seconds`: State.
     """
 
     def __init__(
@@ -69,20 +64,13 @@ class Supervisor:
     ) -> None:
         self.work, self.listener, self.count = work, listener, count
         self.drain_seconds, self.graceful_seconds = drain_seconds, graceful_seconds
-        self.probes, self.programs, self.lost_seconds = probes, programs, lost_seconds
+        self.probes, self.programs, self.state = probes, programs, State(count, lost_seconds)
         # By process id: which one it is, and when it was started.
         self.workers: dict[int, tuple[int, float]] = {}
         self.pid, self.oom_kills = os.getpid(), limits.oom_kills()
-        WORKERS.write_bytes(bytes([STARTING]) * count + b"\n")
-        with WORKERS.open("r+b") as file:
-            # Shared with the workers: each sets its own letter once it serves.
-            self.states = mmap.mmap(file.fileno(), count)
-        # When each worker's loop last turned, in seconds of time.monotonic(), which all processes share.
-        self.turned = memoryview(mmap.mmap(-1, 8 * count)).cast("d")
-        # When the slot is complete at the latest, and when on_time is due.
-        self.complete_at = self.alarm = math.inf
+        # When on_time is due.
+        self.alarm = math.inf
         self.was_ready = self.routed = self.stopping = False
-        self.draining = mmap.mmap(-1, 1)  # a byte, which the workers see
         # What was written down last, and when it is to be again: each probe of Traefik's comes by there.
         self.shown: bool | None = None
         self.due = 0.0
@@ -143,14 +131,14 @@ class Supervisor:
                 self.stop(AT_ONCE)
 
     def answer_probe(self, probes: socket.socket) -> None:
-        answers = {"/live": self.is_live, "/ready": self.is_ready, "/serving": self.may_serve}
+        answers = {"/live": self.state.is_live, "/ready": self.state.is_ready, "/serving": self.state.may_serve}
         if readiness.answer(probes, answers) and not self.routed:
             self.routed = True
             write_line("routed")
 
     def show_readiness(self) -> float:
         """Write it down when it changes, and again in time; return the seconds until then."""
-        is_ready, now = self.is_ready(), time.monotonic()
+        is_ready, now = self.state.is_ready(), time.monotonic()
         if is_ready != self.shown or now >= self.due:
             if is_ready and not self.was_ready:
                 tell_systemd()
@@ -158,29 +146,6 @@ class Supervisor:
             self.shown, self.due = is_ready, now + (TICK if self.was_ready else START_TICK)
             write_readiness(is_ready)
         return self.due - now
-
-    def is_ready(self) -> bool:
-        """Whether the slot should get requests: complete, not draining, and some worker's loop has turned lately."""
-        return self.is_complete() and self.may_serve() and time.monotonic() - max(self.turned) < STUCK_SECONDS
-
-    def is_complete(self) -> bool:
-        """Whether all workers have served at one time: before that it isn't known whether the slot holds them."""
-        states, now = set(self.states[:]), time.monotonic()
-        if SERVING in states:
-            self.complete_at = min(self.complete_at, now if states == {SERVING} else now + COMPLETE_SECONDS)
-        return now >= self.complete_at
-
-    def may_serve(self) -> bool:
-        """Whether it could take a request, however busy."""
-        return self.serves() and not self.draining[0]
-
-    def is_live(self) -> bool:
-        """Whether what is wrong, if anything, mends itself: not once every loop stands still past its watchdog."""
-        mends = self.draining[0] > 0 or set(self.states[:]) != {SERVING}
-        return mends or time.monotonic() - max(self.turned) < self.lost_seconds
-
-    def serves(self) -> bool:
-        return SERVING in self.states[:]
 
     def start(self, index: int, delay: float = 0) -> None:
         if self.stopping:
@@ -227,25 +192,25 @@ class Supervisor:
         if os.getppid() != self.pid:
             # Without a container nothing else ends what a killed parent leaves, and it would keep the port.
             os.kill(os.getpid(), signal.SIGTERM)
-        self.turned[index] = time.monotonic()
-        if self.states[index] != SERVING:
-            self.states[index] = SERVING
+        self.state.turned[index] = time.monotonic()
+        if self.state.states[index] != SERVING:
+            self.state.states[index] = SERVING
             # After that: PID 1, which may just have closed it, looks once more.
             self.listener.listen(BACKLOG)
-        return bool(self.draining[0])
+        return bool(self.state.draining[0])
 
     def ended(self, pid: int, code: int) -> None:
         index, started = self.workers.pop(pid)
-        served, lived = self.states[index] == SERVING, time.monotonic() - started
+        served, lived = self.state.states[index] == SERVING, time.monotonic() - started
         if served:
-            self.states[index] = ENDED
+            self.state.states[index] = ENDED
         if self.stopping:
             return
         self.refuse_while_nobody_serves()
         before, self.oom_kills = self.oom_kills, limits.oom_kills()
         how = reason(code, self.oom_kills > before, self.count)
         write_line(how, MOST)
-        if code > 0 and not served and not self.serves():
+        if code > 0 and not served and not self.state.serves():
             lines.say(f"Worker {pid} could not start, and no other serves: so ends this slot.", logging.ERROR)
             self.failure = code
             self.stop(AT_ONCE)
@@ -255,25 +220,25 @@ class Supervisor:
 
     def refuse_while_nobody_serves(self) -> None:
         """Have connections refused, so that Traefik makes them to the other slot: here they would wait for a worker."""
-        if not self.serves():
+        if not self.state.serves():
             # For all processes that have the socket, and until one of them listens again.
             with contextlib.suppress(OSError):
                 self.listener.shutdown(socket.SHUT_RD)
-            if self.serves():
+            if self.state.serves():
                 self.listener.listen(BACKLOG)
 
     def on_term(self) -> None:
-        if self.draining[0]:
+        if self.state.draining[0]:
             return
         self.drain()
-        if not self.serves():
+        if not self.state.serves():
             # Traefik sends nothing to a slot that does not serve yet.
             return self.stop(AT_ONCE)
         lines.say(f"Draining for {self.drain_seconds:g} s.")
         self.alarm = time.monotonic() + self.drain_seconds
 
     def drain(self) -> None:
-        self.draining[0] = 1
+        self.state.draining[0] = 1
         write_line("draining")
 
     def on_time(self) -> None:

@@ -74,8 +74,8 @@ def test_live_while_something_mends_it(start: Start, tmp_path: Path) -> None:
 
 # The first serves, and its loop turns; the others don't come.
 FIRST = """
-import runtime.supervisor
-runtime.supervisor.COMPLETE_SECONDS = 2
+import runtime.readiness
+runtime.readiness.COMPLETE_SECONDS = 2
 first = time.monotonic()
 def work(listener, serving):
     try: os.mkdir(os.environ["SLOT_FOLDER"] + "/first")
