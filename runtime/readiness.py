@@ -1,4 +1,4 @@
-"""Whether a slot should get requests, and the door of the probes: a worker, in whose queue they would wait, has none."""
+"""Whether a slot should get requests, and the door of the probes: PID 1's, for in a worker's queue they would wait."""
 
 import math
 import mmap

@@ -168,7 +168,12 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def be_worker(self, index: int, delay: float) -> None:
-        """In the child: run the work and end with its result."""
+        """In the child: run the work and end with its result.
+
+        A stop that was asked for ends it as any program ends, by way of the parent's stack, where nothing waits for it:
+        what runs in threads is finished, and what is registered with `atexit` called, until PID 1 kills. Otherwise a
+        thread of the app's could keep it for ever.
+        """
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -184,7 +189,9 @@ class Supervisor:
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
-            # Not by way of the parent's stack.
+            # Whatever is raised gives way to this.
+            if self.state.draining[0]:
+                sys.exit(code)
             lines.end(code)
 
     def serve(self, index: int) -> bool:

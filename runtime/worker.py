@@ -5,6 +5,7 @@ import contextlib
 import faulthandler
 import logging
 import math
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -151,6 +152,14 @@ def work(made: uvicorn.Config, watchdog_seconds: float, listener: socket.socket,
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     worker = Worker(made, watchdog_seconds, serving)
+
+    def stop(*_: object) -> None:
+        worker.should_exit = True
+
+    # For a signal before Uvicorn handles it. It raises the one that has stopped it again, with these in place: by
+    # default the process would die there, before the loop has waited for jobs in its threads.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     worker.run([listener])
     return 0 if worker.started else STARTUP_FAILURE
 

@@ -60,3 +60,13 @@ def test_lifespan_has_time_beside_a_stream(slot: Slot, tmp_path: Path) -> None:
         said = slot.stop()
     assert (tmp_path / "lifespan").exists(), said
     assert "Killed" not in said
+
+
+def test_threads_and_atexit(slot: Slot, tmp_path: Path) -> None:
+    """A job in a thread is done, and what the app has registered for its end is called."""
+    assert slot.ask("/job")[1] == '"begun"'
+    said = slot.stop()
+    assert {"lifespan", "job", "atexit"} <= {path.name for path in tmp_path.iterdir()}, said
+    assert "Killed" not in said
+    assert "Traceback" not in said
+    assert slot.process.returncode == 0
