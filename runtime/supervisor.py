@@ -177,6 +177,8 @@ class Supervisor:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
+            # What it starts is known by this: `ended`.
+            os.setpgid(0, 0)
             for number in (*SIGNALS, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             if self.probes:
@@ -207,6 +209,9 @@ class Supervisor:
         return bool(self.state.draining[0])
 
     def ended(self, pid: int, code: int) -> None:
+        # What it has started, as a pool's processes: they would keep its sockets, and its sessions in the database.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
         index, started = self.workers.pop(pid)
         served, lived = self.state.states[index] == SERVING, time.monotonic() - started
         if served:

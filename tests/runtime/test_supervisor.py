@@ -27,6 +27,40 @@ def test_sigterm_drains_first(start: Start, tmp_path: Path) -> None:
     assert process.wait(30) == 0
 
 
+# With a process of its own that nothing else would end.
+PARENT = WORK.replace(
+    "    serving()\n",
+    """
+    child = os.fork()
+    if not child:
+        time.sleep(600)
+    say("child", child)
+    serving()
+""",
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_worker_has_started_ends_with_it(start: Start, number: signal.Signals) -> None:
+    """However it ends: a pool's processes would keep its sockets and its sessions in the database."""
+    process = start(PARENT)
+    child, worker = int(process.says()[1]), int(process.says()[1])
+    os.kill(worker, number)
+    wait_until(lambda: not Path(f"/proc/{child}").exists(), 30)
+    # Another has begun.
+    assert process.says()[0] in ("terminated", "child")
+
+
+def test_terminal_reaches_the_workers(start: Start) -> None:
+    """Its Ctrl-C is for the group in the foreground, which is PID 1's: that passes it on."""
+    process = start(count=2)
+    workers = [int(process.says()[1]) for _ in range(2)]
+    assert {os.getpgid(worker) for worker in workers} == {*workers}
+    process.send_signal(signal.SIGINT)
+    assert {process.says()[0] for _ in workers} == {"terminated"}
+    assert process.wait(30) == 0
+
+
 def test_second_sigterm_does_not_start_over(start: Start) -> None:
     """A second SIGTERM neither shortens the drain nor lengthens it."""
     process = start(drain_seconds=1)
