@@ -12,10 +12,16 @@ from pathlib import Path
 
 from . import limits
 
-FOLDER = Path(os.environ.get("SLOT_FOLDER", "/tmp"))  # noqa: S108 - a tmpfs of the container
+# One of its own: an app may keep an upload in /tmp under the name that its client gave. It is the same user's, so this
+# is for accidents alone.
+FOLDER = Path(os.environ.get("SLOT_FOLDER", "/tmp/.stack"))  # noqa: S108 - a tmpfs of the container
 # A first line with a letter for each worker, then a line for each that ended without being asked to, with the reason,
 # `routed` once the proxy was told that it may send requests, and `draining` once the slot is.
 WORKERS = FOLDER / "workers"
+
+
+def make_folder() -> None:
+    FOLDER.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_line(line: str, most: int = sys.maxsize) -> None:

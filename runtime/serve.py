@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import environment, find, lines, relay, schema, settings
+from . import environment, find, lines, notes, relay, schema, settings
 from .demand import OnDemand
 from .limits import Sizes, Wrong
 from .settings import Settings
@@ -58,6 +58,7 @@ def main() -> int:
             "`init: true` in compose.override.yaml, or --init. The stack's own server must be PID 1."
         )
     chosen, found, sizes = begin()
+    notes.make_folder()
     os.environ["STACK_POOL_SIZE"] = str(sizes.pool_size)
     # Bound, and listening only once a worker does: until then Traefik is refused and asks the other slot.
     listener = bind("PORT", chosen.host, chosen.port)

@@ -105,10 +105,13 @@ def workers(found: Container | None) -> Workers | None:
     """None when the container doesn't run, has not got that far, or is of a release that writes nothing down."""
     if not found or not found.running:
         return None
-    said = docker("exec", found.id, "cat", "/tmp/workers", check=False)  # noqa: S108 - a tmpfs of the container
-    if said.returncode or not said.stdout.strip():
+    # The second is that of an older release.
+    places = ("/tmp/.stack/workers", "/tmp/workers")  # noqa: S108 - a tmpfs of the container
+    all_said = (docker("exec", found.id, "cat", place, check=False) for place in places)
+    text = next((said.stdout for said in all_said if not said.returncode and said.stdout.strip()), "")
+    if not text:
         return None
-    states, *lines = said.stdout.splitlines()
+    states, *lines = text.splitlines()
     ended = [line for line in lines if line not in ("draining", "routed")]
     return Workers(states, ended, "draining" in lines, "routed" in lines)
 

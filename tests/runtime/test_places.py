@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPO
-from tests.runtime.slots import Slot, children
+from tests.runtime.slots import APP, Slot, children
 from tests.stack.stacks import wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for namespaces")
@@ -32,7 +32,7 @@ mount --move $new /tmp
 mount -o remount,bind,ro /
 mount -o remount,bind,ro /proc
 cd /tmp
-export SLOT_FOLDER=/tmp
+unset SLOT_FOLDER
 exec "$@"
 """
 
@@ -136,6 +136,33 @@ def test_closed_container_of_an_unknown_user(start: Start) -> None:
     assert "CapEff:\t0000000000000000" in status
     assert Path(f"/proc/{worker}/oom_score_adj").read_text() == Path("/proc/self/oom_score_adj").read_text()
     assert " /dev/shm " not in Path(f"/proc/{worker}/mounts").read_text()
+
+
+# As one that keeps an upload under the name that its client gave.
+UPLOADS = (
+    APP
+    + """
+from pathlib import Path
+
+@app.get("/store/{name}")
+async def store(name: str) -> int:
+    Path("/tmp", name).unlink(missing_ok=True) if name.endswith("sock") else None
+    return Path("/tmp", name).write_bytes(b"")
+"""
+)
+
+
+def test_app_may_have_any_name_in_tmp(start: Start) -> None:
+    """The slot's own files have a folder of their own: PID 1 would end where the one that it maps becomes empty."""
+    slot = start("sh", "-c", CLOSED, "sh", str(REPO), app=UPLOADS)
+    slot.starts()
+    for name in ("workers", "schema.sock", "ready"):
+        assert slot.ask(f"/store/{name}") == (200, "0")
+    assert slot.is_ready()
+    folder = Path(f"/proc/{slot.first}/root/tmp/.stack")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {"workers", "schema.sock", "ready"} <= {path.name for path in folder.iterdir()}
+    assert all(path.is_socket() or path.read_text() for path in folder.iterdir())
 
 
 def test_lines_of_json(start: Start) -> None:

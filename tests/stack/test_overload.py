@@ -88,7 +88,7 @@ def test_a_slot_knows_whether_traefik_does(lenient: Echo) -> None:
 
 
 def written_down(echo: Echo) -> list[str]:
-    return run("docker", "exec", echo.container("app-1"), "cat", "/tmp/workers").splitlines()  # noqa: S108
+    return run("docker", "exec", echo.container("app-1"), "cat", "/tmp/.stack/workers").splitlines()  # noqa: S108
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])

@@ -204,7 +204,7 @@ def test_interrupted_restore_brings_them_back(jobs: Jobs, number: signal.Signals
 
     def in_the_middle() -> None:
         jobs.queue(10)
-        wait_until(lambda: "draining" in jobs.compose("exec", "-T", "app-1", "cat", "/tmp/workers", check=False))  # noqa: S108
+        wait_until(lambda: "draining" in jobs.compose("exec", "-T", "app-1", "cat", "/tmp/.stack/workers", check=False))  # noqa: S108
 
     argv = ("restore", "--to", "latest", "--yes")
     if number == signal.SIGKILL:

@@ -65,7 +65,7 @@ def test_interrupted_while_the_slots_drain(backed_up: Clone) -> None:
 
 
 def drains(clone: Clone) -> bool:
-    said = run("docker", "exec", clone.container("app-1"), "cat", "/tmp/workers", check=False)  # noqa: S108
+    said = run("docker", "exec", clone.container("app-1"), "cat", "/tmp/.stack/workers", check=False)  # noqa: S108
     return "draining" in said
 
 
