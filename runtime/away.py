@@ -21,9 +21,10 @@ RETRY_AFTER = "1"
 # Seconds between two tries of a request that only reads.
 PAUSE = 0.1
 SAFE = ("GET", "HEAD")
-# SQLSTATE classes in which the server can't be used: connection, resources (connections, disk, memory), shutdown.
+# SQLSTATEs with which the server can't be used: connection, resources (disk, connections), shutdown. Of the resources
+# 53200 and 53400, memory and temporary files, are what one statement asks too much of: the same again, whenever.
 # https://www.postgresql.org/docs/18/errcodes-appendix.html
-AWAY = ("08", "53", "57P")
+AWAY = ("08", "53000", "53100", "53300", "57P")
 # By their names, for the libraries are the app's. Of one that says no SQLSTATE these mean that there is no server.
 WITHOUT_SERVER = {
     "psycopg.OperationalError",
