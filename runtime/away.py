@@ -18,8 +18,9 @@ from .health import ASGIApp, Message, Receive, Scope, Send, answer
 
 # Seconds after which a client may ask again.
 RETRY_AFTER = "1"
-# Seconds between two tries of a request that only reads.
-PAUSE = 0.1
+# Seconds between the first two tries of a request that only reads. Each later pause is twice as long, so that an outage
+# is a few errors in what the app itself counts; but not over LONGEST, so that nobody waits for a server that is back.
+PAUSE, LONGEST = 0.1, 1
 SAFE = ("GET", "HEAD")
 # SQLSTATEs with which the server can't be used: connection, resources (disk, connections), shutdown. Of the resources
 # 53200 and 53400, memory and temporary files, are what one statement asks too much of: the same again, whenever.
@@ -99,6 +100,7 @@ class Away:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         deadline = time.monotonic() + self.patience
+        pause = PAUSE
         heard: list[Message] = []
         while True:
             attempt = Attempt(receive, send, heard)
@@ -120,7 +122,9 @@ class Away:
                     self.say(error)
                     body = {"detail": "The database can't be reached, or is busy."}
                     return await answer(send, 503, body, retry_after=RETRY_AFTER)
-            await asyncio.sleep(PAUSE)
+            # The last try is at the end.
+            await asyncio.sleep(min(pause, LONGEST, max(PAUSE, deadline - time.monotonic())))
+            pause *= 2
 
     def say(self, error: BaseException) -> None:
         """Log the cause, which may be a mistake in a setting."""

@@ -209,7 +209,7 @@ def test_read_is_asked_again(method: str) -> None:
 
 
 def test_read_is_asked_until_the_deadline() -> None:
-    """And not for longer: of all the calls one at most comes after it."""
+    """And not for longer: of all the calls one at most comes after it. The pauses between them grow."""
     app, called = Failing(GONE), list[float]()
 
     async def noting(scope: Scope, receive: Receive, send: Send) -> None:
@@ -219,7 +219,7 @@ def test_read_is_asked_until_the_deadline() -> None:
     assert ask(Away(noting, 0.5)).status == 503
     assert time.monotonic() - called[0] > 0.4
     assert len([at for at in called if at > called[0] + 0.5]) <= 1
-    assert app.calls > 2
+    assert 2 < app.calls <= 5
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
