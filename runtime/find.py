@@ -4,6 +4,7 @@ import inspect
 import logging
 import re
 import sys
+import sysconfig
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -29,8 +30,8 @@ def find(app: str, folder: Path) -> Found:
 
     `app` is APP's value, module:attribute, or empty.
     """
-    add(folder)
     if wanted := app or entrypoint(folder / "pyproject.toml"):
+        add(folder)
         module, _, attribute = wanted.partition(":")
         return Found(module, attribute)
     for file in (folder / name for name in FILES):
@@ -41,14 +42,22 @@ def find(app: str, folder: Path) -> Found:
             while (parent / "__init__.py").exists():
                 names.insert(0, parent.name)
                 parent = parent.parent
-            add(parent)
+            # One of those may have a name of the standard library's, and be meant as app.email.
+            add(parent, folder, place=behind_library() if folder in parent.parents else 0)
             return Found(".".join(names), None)
     raise Wrong(f"There is no app: {folder} has none of {', '.join(FILES)}. APP names another: APP=package.module:app.")
 
 
-def add(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+def add(*folders: Path, place: int = 0) -> None:
+    """Put them on the path there, but for one that is on it already."""
+    sys.path[place:place] = [one for one in dict.fromkeys(map(str, folders)) if one not in sys.path]
+
+
+def behind_library() -> int:
+    """The place on the path behind the standard library, before what is installed."""
+    library = sysconfig.get_path("stdlib")
+    places = [place for place, one in enumerate(sys.path, 1) if one in (library, f"{library}/lib-dynload")]
+    return max(places, default=0)
 
 
 def entrypoint(file: Path) -> str | None:

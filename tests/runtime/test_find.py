@@ -14,6 +14,8 @@ import sys
 sys.path[0] = sys.argv[1]
 from pathlib import Path
 from runtime import find, limits
+# In an image there is no app beside it.
+del sys.path[0]
 # As in Python 3.10.
 if sys.argv[3:]:
     sys.modules["tomllib"] = None
@@ -81,6 +83,15 @@ def test_module_of_a_folder(tmp_path: Path) -> None:
     files = {"app/title.py": "from suffix import S\nTITLE = 'of the folder' + S", "suffix.py": "S = '!'"}
     files["app/main.py"] = "from fastapi import FastAPI\nfrom title import TITLE\napp = FastAPI(title=TITLE)"
     assert found(tmp_path, files) == ["main not imported", "of the folder!"]
+
+
+def test_neighbour_with_a_name_of_pythons(tmp_path: Path) -> None:
+    """It hides nothing of the standard library, however the app imports it. Of two others the nearer one counts."""
+    files = {f"app/{name}.py": "LOCAL = True" for name in ("email", "queue", "secrets", "calendar", "wave")}
+    files |= {"app/title.py": "TITLE = 'of the folder'", "title.py": "TITLE = 'of the working directory'"}
+    code = "from app.email import LOCAL\nfrom secrets import token_hex\nfrom wave import open\nimport email.message\n"
+    files["app/main.py"] = f"{code}from title import TITLE\nfrom fastapi import FastAPI\napp = FastAPI(title=TITLE)"
+    assert found(tmp_path, files) == ["main not imported", "of the folder"]
 
 
 @pytest.mark.parametrize(
