@@ -1,5 +1,6 @@
 """The command of a slot, PID 1 there: checks the settings, finds the app, and becomes the workers' supervisor."""
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import environment, find, lines, notes, relay, schema, settings
 from .demand import OnDemand
@@ -116,6 +117,12 @@ def check() -> int:
     _, found, _ = begin()
     if "--database" in sys.argv:
         ask_database()
+    asyncio.new_event_loop().run_until_complete(import_app(found))
+    return 0
+
+
+async def import_app(found: find.Found) -> NoReturn:
+    """Import it as a worker does, within a loop, which an app may use, and end the process."""
     code: Any = 0
     try:
         # What the app says there may be why it can't go on.
@@ -124,5 +131,5 @@ def check() -> int:
         lines.say(f"The app is {found.module}.")
     except SystemExit as end:
         code = end.code
-    # As a worker does: a thread that the app has started may go on for ever.
+    # A thread or a task that the app has started may go on for ever.
     lines.end(code)

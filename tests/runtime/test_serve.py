@@ -89,6 +89,23 @@ def test_app_with_a_thread_of_its_own(tmp_path: Path, app: str, code: int) -> No
     assert done.stderr.endswith("RuntimeError: as planned\n" if code else "The app is main.\n")
 
 
+# As a scheduler or a client of HTTP does that an app starts at import.
+LOOP = """
+import asyncio
+asyncio.get_running_loop().run_in_executor(None, __import__("time").sleep, 600)
+asyncio.create_task(asyncio.sleep(600))
+"""
+
+
+def test_app_that_wants_a_loop(tmp_path: Path) -> None:
+    """A worker imports it within one, and so does the check, which waits for nothing that has begun there."""
+    done = run("check", tmp_path, LOOP + APP)
+    assert (done.returncode, done.stderr) == (0, "The app is main.\n")
+    done = run("check", tmp_path, "import asyncio\nasyncio.run(asyncio.sleep(0))\n" + APP)
+    assert done.returncode == 1
+    assert "asyncio.run() cannot be called from a running event loop" in done.stderr
+
+
 def test_app_has_its_environment_when_it_is_checked(tmp_path: Path) -> None:
     """One that reads DATABASE_URL at import is no exception."""
     done = run("check", tmp_path, f"{APP}import os\nprint(os.environ['DATABASE_URL'], os.environ['PGUSER'])")
