@@ -18,14 +18,17 @@ DOCS = (
     "worker-src blob:; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; font-src https://fonts.gstatic.com; "
     "style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com"
 )
-# Where they are unless the app says otherwise; also where one makes its own there.
+# Where they are unless the app says otherwise. One that makes its own there has the scripts itself or from another CDN:
+# https://fastapi.tiangolo.com/how-to/custom-docs-ui-assets/
 PAGES = ("/docs", "/redoc", "/docs/oauth2-redirect")
+GUIDE = DOCS.replace("https://cdn.jsdelivr.net", "https://cdn.jsdelivr.net https://unpkg.com")
 DEFAULTS = {
     b"x-frame-options": b"DENY",
     b"referrer-policy": b"no-referrer",
     b"permissions-policy": b"camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     b"cross-origin-opener-policy": b"same-origin",
-    b"cross-origin-resource-policy": b"same-origin",
+    # A page of app.example.com may show a picture of api.example.com.
+    b"cross-origin-resource-policy": b"same-site",
 }
 POLICY = b"content-security-policy"
 # The proxy's mark on a request for which nobody vouches: traefik/dynamic/headers.yaml, deploy/. An app may believe no
@@ -52,12 +55,15 @@ def vouches(name: bytes) -> bool:
 
 
 def documentation(app: Any, prefix: str = "") -> Iterator[str]:
-    """The paths of FastAPI's own pages in this app, and in those that are mounted in it."""
+    """The paths of FastAPI's own pages in this app, and in those that are mounted in it.
+
+    With and without a root_path: a proxy may have left it out.
+    """
     if not is_fastapi(app):
         return
     for page in (app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url):
         if page:
-            yield prefix + page
+            yield from (prefix + page, prefix + app.root_path.rstrip("/") + page)
     for route in app.routes:
         yield from documentation(getattr(route, "app", None), prefix + getattr(route, "path", ""))
 
@@ -75,8 +81,8 @@ class Headers:
     def __init__(self, app: ASGIApp, policy: str | None, pages: "set[str] | frozenset[str]" = frozenset()) -> None:
         self.app = app
         self.policy = policy
-        self.pages = {*PAGES, *pages}
-        self.told = False
+        self.pages = pages
+        self.told: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = scope.get("headers", ())
@@ -103,12 +109,15 @@ class Headers:
     def default(self, path: str, own: dict[bytes, bytes]) -> str:
         if path in self.pages:
             return DOCS
-        if self.policy:
+        if path in PAGES:
+            used = GUIDE
+            words = "is a page of the app's own, and may load what FastAPI's guide has there: a header of the app's own"
+        elif self.policy:
             return self.policy
-        if own.get(b"content-type", b"").startswith(b"text/html") and not self.told:
-            self.told = True
-            lines.say(
-                f"{path} is HTML, and may load nothing: CONTENT_SECURITY_POLICY in .env, or a header of the app's own, "
-                "says what it may."
-            )
-        return STRICT
+        else:
+            used = STRICT
+            words = "is HTML, and may load nothing: CONTENT_SECURITY_POLICY in .env, or a header of the app's own,"
+        if own.get(b"content-type", b"").startswith(b"text/html") and used not in self.told:
+            self.told.add(used)
+            lines.say(f"{path} {words} says what it may.")
+        return used

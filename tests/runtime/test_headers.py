@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from runtime.headers import DEFAULTS, DOCS, POLICY, STRICT, Headers, documentation
+from runtime.headers import DEFAULTS, DOCS, GUIDE, POLICY, STRICT, Headers, documentation
 from runtime.health import Message
 from tests.conftest import REPO
 
@@ -77,7 +77,7 @@ def test_policy_of_a_setting() -> None:
     """CONTENT_SECURITY_POLICY is the default then, but not for FastAPI's own pages."""
     headers = answering(policy="default-src 'self'")
     assert dict(asked(headers))[POLICY] == b"default-src 'self'"
-    assert dict(asked(headers, "/docs"))[POLICY] == DOCS.encode()
+    assert dict(asked(headers, "/docs"))[POLICY] == GUIDE.encode()
 
 
 def test_fastapis_own_pages_are_found() -> None:
@@ -87,6 +87,30 @@ def test_fastapis_own_pages_are_found() -> None:
     app.mount("/static", answering())
     assert set(documentation(app)) == {"/api/docs", "/docs/oauth2-redirect", "/v1/docs", "/v1/redoc"}
     assert set(documentation(answering())) == set()
+
+
+def test_pages_below_a_root_path() -> None:
+    """They are asked for with it or without, as the proxy has it."""
+    app = FastAPI(redoc_url=None, swagger_ui_oauth2_redirect_url=None)
+    # As FastAPI(root_path=…) has it, which newer ones warn of.
+    app.root_path = "/api"
+    assert set(documentation(app)) == {"/docs", "/api/docs"}
+
+
+def test_documentation_page_of_the_apps_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """It may have the guide's other CDN, is named in the log, and says more by a header; FastAPI's own is neither."""
+    html = (b"content-type", b"text/html; charset=utf-8")
+    found = dict(asked(answering(html), "/docs"))[POLICY].decode()
+    assert "script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net https://unpkg.com;" in found
+    assert capsys.readouterr().err.startswith("/docs is a page of the app's own, and may load what FastAPI's guide has")
+    assert dict(asked(answering(html, (POLICY, b"mine")), "/docs"))[POLICY] == b"mine"
+    assert dict(asked(answering(html, pages=frozenset({"/docs"})), "/docs"))[POLICY] == DOCS.encode()
+    assert not capsys.readouterr().err
+
+
+def test_pictures_for_the_whole_site() -> None:
+    """A page of app.example.com may show what api.example.com has; no other site may."""
+    assert dict(asked(answering()))[b"cross-origin-resource-policy"] == b"same-site"
 
 
 def test_policy_of_fastapis_own_pages() -> None:
