@@ -93,7 +93,8 @@ class BodyLimit:
             if first in (b"[", b"{"):
                 values += part.count(b",") + part.count(b"[") + OBJECT * part.count(b"{")
             if is_form:
-                values += part.count(b"&")
+                # An older python-multipart splits at both.
+                values += part.count(b"&") + part.count(b";")
             more = max(taken, values * self.limit // self.values) - holds
             holds += more
             self.held += more

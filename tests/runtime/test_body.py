@@ -109,6 +109,7 @@ def test_one_client_has_its_share(address: str, status: int) -> None:
         (b"1,2,3,4,5,6,7,8,9,10,11,12", "text/csv", 200),
         (b"a=1&" * 10, "application/x-www-form-urlencoded", 200),
         (b"a=1&" * 11, "Application/X-WWW-Form-UrlEncoded", 413),
+        (b"a=1;" * 11, "application/x-www-form-urlencoded", 413),
         (b"a=1&" * 11, "text/plain", 200),
     ],
 )
