@@ -4,12 +4,18 @@ Here and not in Traefik, which could only count a body by keeping all of it firs
 not got: a hundred of them would be the end of it.
 """
 
+import logging
+import math
+import os
 import sys
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Awaitable
 from ipaddress import ip_network
 from typing import Any
 
+from . import lines
 from .health import ASGIApp, Message, Receive, Scope, Send, answer
 
 # Bodies of the largest size that one worker holds at a time. An app needs several times a body's size to read it. One
@@ -18,6 +24,11 @@ HELD = 3
 SHARE = HELD / 2
 # Bytes of a body that is never refused for what others hold.
 SMALL = 65536
+# Bytes that must be left where Starlette keeps an upload: parts that are about to be written, and a first MB, which it
+# keeps in memory until there is more. Where the largest body is smaller, as many as that.
+ROOM = 2 * 2**20
+# Seconds between two lines in the log about that.
+QUIET = 5
 # Bytes of memory that a value of JSON may take: `{}` and its place in a list 72, what pydantic notes of a wrong one 280
 # (https://docs.python.org/3/library/sys.html#sys.getsizeof).
 VALUE = 128
@@ -53,6 +64,12 @@ def network(address: str) -> str:
         return address
 
 
+def is_full(limit: int) -> bool:
+    """Whether the next part of an upload may have no place: whatever other workers and the app itself keep there."""
+    there = os.statvfs(tempfile.gettempdir())
+    return there.f_bavail * there.f_frsize < min(ROOM, limit)
+
+
 class BodyLimit:
     """Answers 413 for a body of more than `limit` bytes, and 503 while a worker's requests hold too many of them.
 
@@ -66,6 +83,7 @@ class BodyLimit:
         self.limit = limit
         self.values = memory // PART // VALUE
         self.held = 0
+        self.said = -math.inf
         self.of: Counter[str] = Counter()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -81,7 +99,8 @@ class BodyLimit:
         first = b""
         client = network((scope.get("client") or ("", 0))[0])
         # Of several such headers an app may read any.
-        is_form = any(b"urlencoded" in value.lower() for name, value in scope["headers"] if name == b"content-type")
+        kinds = b" ".join(value.lower() for name, value in scope["headers"] if name == b"content-type")
+        is_form, is_upload = b"urlencoded" in kinds, b"multipart" in kinds
 
         async def counting() -> Message:
             nonlocal taken, values, holds, first
@@ -105,7 +124,12 @@ class BodyLimit:
                 said = f"A request's JSON or form may have {self.values} values. An object counts as {OBJECT}."
                 raise refusal()(413, said)
             full = self.held > HELD * self.limit or self.of[client] > SHARE * self.limit
-            if full and holds > min(SMALL, self.limit / 2):
+            is_large = holds > min(SMALL, self.limit / 2)
+            # Starlette would say 400 there, and nothing in a log.
+            if is_large and is_upload and is_full(self.limit):
+                full = True
+                self.say_full()
+            if full and is_large:
                 raise refusal()(503, "Too many large requests at once.", {"Retry-After": "1"})
             return message
 
@@ -127,6 +151,11 @@ class BodyLimit:
             self.of[client] -= holds
             if not self.of[client]:
                 del self.of[client]
+
+    def say_full(self) -> None:
+        if time.monotonic() - self.said > QUIET:
+            self.said = time.monotonic()
+            lines.say(f"503, for {tempfile.gettempdir()} has no room for an upload.", logging.WARNING)
 
     def too_large(self) -> Any:
         return refusal()(413, f"A request's body may have {self.limit} bytes.")

@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from starlette.applications import Starlette
@@ -79,6 +81,27 @@ def test_bodies_of_all_requests_together(busy: BodyLimit) -> None:
     assert (refused.status, refused.headers["retry-after"]) == (503, "1")
     assert busy.held == before
     assert not busy.of
+
+
+UPLOAD = ("multipart/form-data; boundary=x",)
+
+
+def test_uploads_that_tmp_cannot_hold(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of all workers are there, and what the app keeps: one that finds it full is 503, and a line in the log."""
+    limit = BodyLimit(reading, LARGE, MEMORY)
+    whole = os.statvfs(tempfile.gettempdir())
+    monkeypatch.setattr(os, "statvfs", lambda _folder: whole)
+    assert upload(limit, [b"x" * LARGE], kinds=UPLOAD).status == 200
+    full = os.statvfs_result((1, 1, LARGE, LARGE, LARGE - 1, *tuple(whole)[5:10]))
+    monkeypatch.setattr(os, "statvfs", lambda _folder: full)
+    for _ in range(2):
+        refused = upload(limit, [b"x" * (SMALL + 1)], kinds=UPLOAD)
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    said = capsys.readouterr().err
+    assert said == f"503, for {tempfile.gettempdir()} has no room for an upload.\n"
+    # What is kept in memory.
+    assert upload(limit, [b"x" * SMALL], kinds=UPLOAD).status == 200
+    assert upload(limit, [b"x" * LARGE], kinds=("application/json",)).status == 200
 
 
 def test_small_body_is_not_refused_for_what_others_hold(busy: BodyLimit) -> None:

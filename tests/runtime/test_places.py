@@ -1,9 +1,13 @@
 """Where a slot serves: on whatever address, as whoever, with little to write to, alone or with others."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -163,6 +167,55 @@ def test_app_may_have_any_name_in_tmp(start: Start) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {"workers", "schema.sock", "ready"} <= {path.name for path in folder.iterdir()}
     assert all(path.is_socket() or path.read_text() for path in folder.iterdir())
+
+
+# As Starlette keeps a file of a form.
+FORM = """
+import tempfile
+from fastapi import FastAPI, Request
+app = FastAPI()
+
+@app.post("/")
+async def store(request: Request) -> int:
+    with tempfile.SpooledTemporaryFile(2**20) as file:
+        async for part in request.stream():
+            file.write(part)
+        return file.tell()
+"""
+# Where uploads are kept, in place of /tmp: 18 MB, of which the app itself has 8.
+LITTLE = """
+mkdir uploads
+mount -t tmpfs -o size=18m none uploads
+head -c 8000000 /dev/zero > uploads/mine
+TMPDIR=$PWD/uploads exec "$@"
+"""
+
+
+def test_more_uploads_than_there_is_room(start: Start) -> None:
+    """Of those that come at one time some are 503, and none an error of the app's. The next one has room again."""
+    slot = start("sh", "-c", LITTLE, "sh", app=FORM, BODY_LIMIT="8000000")
+    slot.starts()
+    content = (
+        b"--x\r\nContent-Disposition: form-data; name=file; filename=a\r\n\r\n" + b"x" * 7_000_000 + b"\r\n--x--\r\n"
+    )
+    asked = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: %d\r\n\r\n"
+    whole = asked % len(content) + content
+
+    def upload(first: int, both: threading.Barrier) -> int:
+        with socket.create_connection(("127.0.0.1", slot.port), 30) as client, contextlib.suppress(BrokenPipeError):
+            client.sendall(whole[:first])
+            both.wait(30)
+            client.sendall(whole[first:])
+            return int(client.recv(12).split()[1])
+        return 503
+
+    with ThreadPoolExecutor(4) as pool:
+        barrier = threading.Barrier(4)
+        found = {*pool.map(lambda _: upload(6_000_000, barrier), range(4))}
+    assert 503 in found
+    assert found <= {200, 503}
+    assert upload(100, threading.Barrier(1)) == 200
+    assert "has no room for an upload." in slot.stop()
 
 
 def test_lines_of_json(start: Start) -> None:
