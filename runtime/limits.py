@@ -27,7 +27,9 @@ RESERVED_CONNECTIONS = 20
 WORKER_MEMORY = 150
 MAX_CONNECTIONS = 100
 BODY_LIMIT = 10_000_000
-# MiB of /tmp, which is memory of the slot's. What is over the default is counted.
+# Where uploads are kept, unless the app's TMPDIR says otherwise.
+TMP = "/tmp"  # noqa: S108 - a tmpfs of the container
+# MiB of it, which is memory of the slot's. What is over the default is counted.
 TMP_SIZE = 64
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 # MiB of PID 1, whose pages the workers share, and of the probe.
@@ -69,16 +71,18 @@ def mib(text: str) -> int:
     return int(found[1]) * UNITS[found[2]] // MIB
 
 
-def check_uploads(body_limit: int, there: int) -> None:
-    """Whether the largest upload fits into as many bytes of /tmp, where Starlette keeps it. Raises Wrong.
+def check_uploads(body_limit: int, there: int, folder: str = TMP) -> None:
+    """Whether the largest upload fits into as many bytes of the folder where Starlette keeps it. Raises Wrong.
 
     Half of them at most: two of them may come at one time, and the app may write there, too.
     """
     if (needed := 2 * body_limit) > there:
         size, more = -(-needed // MIB), -(-(needed - there) // MIB)
+        enough = f"Set TMP_SIZE={size}m, and APP_MEMORY {more} MiB higher, for it is memory."
+        if folder != TMP:
+            enough = f"It must have {size} MiB, or TMPDIR name another."
         raise Wrong(
-            f"BODY_LIMIT={body_limit} is wrong: /tmp, where uploads are kept, has {there // MIB} MiB. "
-            f"Set TMP_SIZE={size}m, and APP_MEMORY {more} MiB higher, for it is memory."
+            f"BODY_LIMIT={body_limit} is wrong: {folder}, where uploads are kept, has {there // MIB} MiB. {enough}"
         )
 
 

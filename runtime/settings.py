@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache, wraps
@@ -237,9 +238,10 @@ def load() -> Settings:
     return read(os.environ)
 
 
-def check_room(chosen: Settings, folder: str = "/tmp") -> None:  # noqa: S108 - a tmpfs of the container
-    """Whether the largest upload fits where Starlette keeps it. Raises Wrong."""
-    limits.check_uploads(chosen.body_limit, shutil.disk_usage(folder).total)
+def check_room(chosen: Settings) -> None:
+    """Whether the largest upload fits where Starlette keeps it, which TMPDIR says. Raises Wrong."""
+    folder = tempfile.gettempdir()
+    limits.check_uploads(chosen.body_limit, shutil.disk_usage(folder).total, folder)
 
 
 def program(run: Callable[[], int]) -> Callable[[], int]:

@@ -1,5 +1,6 @@
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,7 @@ def test_uploads_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body limit that /tmp can't hold twice would be 400 for a large upload, and nothing in any log."""
     there = shutil.disk_usage("/tmp")._replace(total=64 * 2**20)  # noqa: S108
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: there)
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")  # noqa: S108
     check_room(Settings(body_limit=32 * 2**20))
     with pytest.raises(Wrong) as wrong:
         check_room(Settings(body_limit=300_000_000))
@@ -123,3 +125,17 @@ def test_uploads_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
         "BODY_LIMIT=300000000 is wrong: /tmp, where uploads are kept, has 64 MiB. "
         "Set TMP_SIZE=573m, and APP_MEMORY 509 MiB higher, for it is memory."
     )
+
+
+def test_uploads_in_a_folder_of_the_apps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With TMPDIR on a volume that is what must have room, and not /tmp."""
+    sizes = {str(tmp_path): 2**30, "/tmp": 64 * 2**20}  # noqa: S108
+    whole = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: whole._replace(total=sizes[folder]))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    check_room(Settings(body_limit=300_000_000))
+    with pytest.raises(
+        Wrong, match=r"uploads are kept, has 1024 MiB\. It must have 1145 MiB, or TMPDIR name another\."
+    ):
+        check_room(Settings(body_limit=600_000_000))
