@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sys
 
 from . import lines
 
@@ -14,6 +15,12 @@ HINTS = {
     r"No module named 'psycopg2?'|The loaded 'psycopg2?' is not async": (
         "SQLAlchemy takes psycopg for a postgresql:// URL. For asyncpg write into app.env: "
         "DATABASE_URL=postgresql+asyncpg://{rest}"
+    ),
+    # Poetry keeps its environments in a cache, unless it is told otherwise.
+    r"No module named 'fastapi'": (
+        "The image's Python, {python}, has no FastAPI. If your packages are in a virtual environment, name it in the "
+        "Dockerfile: ENV VIRTUAL_ENV=/app/.venv PATH=/app/.venv/bin:$PATH. For Poetry put a line before it installs: "
+        "ENV POETRY_VIRTUALENVS_IN_PROJECT=1."
     ),
 }
 # Of the stack's own alone: another's roles and databases have names of their own.
@@ -41,6 +48,7 @@ def say(words: str) -> None:
     """Print the hints to what these words say, those that were not printed before."""
     own = not (os.environ.get("STACK_DATABASE_URL") or os.environ.get("STACK_DATABASE_URL_FILE"))
     named = {"role": os.environ.get("STACK_ROLE", "app"), "rest": "app:x@127.0.0.1:5432/app" if own else "…"}
+    named["python"] = sys.executable
     for pattern, hint in (HINTS | OWN if own else HINTS).items():
         if hint not in told and re.search(pattern, words):
             told.add(hint)

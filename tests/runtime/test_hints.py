@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import sys
 from typing import Any
 
 import psycopg
@@ -33,6 +34,8 @@ def _untold(monkeypatch: pytest.MonkeyPatch) -> None:
         ("No module named 'psycopg2'", "SQLAlchemy takes psycopg for a postgresql:// URL. For asyncpg "),
         ("The loaded 'psycopg2' is not async.", "SQLAlchemy takes psycopg for a postgresql:// URL. For asyncpg "),
         ("No module named 'psycopg2cffi'", None),
+        ("No module named 'fastapi'", f"The image's Python, {sys.executable}, has no FastAPI. "),
+        ("No module named 'fastapi_users'", None),
         ("Can't locate revision identified by '0002'", "The database is at a revision that this code "),
         ('no pg_hba.conf entry for host "[local]", user "me", database "app", no encryption', None),
         ("permission denied for table orders", None),
