@@ -5,6 +5,7 @@ import contextlib
 import faulthandler
 import logging
 import math
+import os
 import signal
 import socket
 import time
@@ -19,7 +20,7 @@ from . import find, hints, invalid, lines, settings
 from .away import Away
 from .body import BodyLimit
 from .headers import Headers, documentation
-from .health import ASGIApp, Health
+from .health import ASGIApp, Health, Receive, Scope, Send
 from .limits import MIB
 from .peer import believing
 
@@ -110,11 +111,26 @@ class Worker(uvicorn.Server):
             self.should_exit = True
 
 
+def below(app: ASGIApp, path: str) -> ASGIApp:
+    """The app, told what a proxy has taken off each path, as `uvicorn --root-path` tells it; only the app is."""
+    root = path.strip("/") and f"/{path.strip('/')}"
+
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            raw = root.encode() + scope.get("raw_path", b"")
+            scope = {**scope, "root_path": root, "path": root + scope["path"], "raw_path": raw}
+        await app(scope, receive, send)
+
+    return told if root else app
+
+
 def application(found: find.Found, chosen: settings.Settings) -> ASGIApp:
     """The app, with all that stands around it. One that can't be imported ends the worker."""
     app = find.load_or_exit(found)
     invalid.bound()
-    around = BodyLimit(Away(app, chosen.pool_timeout), chosen.body_limit, chosen.worker_memory * MIB)
+    # Uvicorn's own name for it, of which its class knows nothing.
+    told = below(app, os.environ.get("UVICORN_ROOT_PATH", ""))
+    around = BodyLimit(Away(told, chosen.pool_timeout), chosen.body_limit, chosen.worker_memory * MIB)
     made = Headers(Health(around), chosen.content_security_policy, set(documentation(app)))
     return believing(made, chosen)
 

@@ -104,6 +104,19 @@ def test_what_stands_around_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert ask(app, path="/nowhere").body == b'{"detail":"Not Found"}'
 
 
+def test_app_below_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a proxy has taken off is said as Uvicorn says it; what stands around the app is where it was."""
+    monkeypatch.setenv("UVICORN_ROOT_PATH", "/api/")
+    app = make("app_below_a_path", APP, tmp_path, monkeypatch)
+    assert ask(app, "POST", chunks=[b"x"], headers=[("content-length", "1")]).body == b"1"
+    page = ask(app, path="/docs")
+    assert b"'/api/openapi.json'" in page.body
+    assert "https://cdn.jsdelivr.net" in page.headers["content-security-policy"]
+    assert b'"servers":[{"url":"/api"}]' in ask(app, path="/openapi.json").body
+    assert ask(app, path="/health").body.startswith(b'{"database":')
+    assert ask(app, path="/api/docs").status == 404
+
+
 def test_message_of_a_websocket() -> None:
     """It may be as large as a body, and no compressed one is larger than what the client sent."""
 
