@@ -27,7 +27,7 @@ ALLOWED = {
     **dict.fromkeys(
         URLS,
         (
-            r"(postgres(ql)?://([^@/?#]*@)?[^@/?#]*(/[^@?]*)?(\?.*)?)?",
+            r"(postgres(ql)?://([^@/]*@)?[^@/?#]*(/[^@?]*)?(\?.*)?)?",
             "a URL like postgresql://user:password@host:5432/name, with %40 for an @ in the password, %2F for a /",
         ),
     ),

@@ -186,7 +186,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "stop_grace_seconds": between(1, 3600),
     # A raw @ or / in the password would show the rest of it, as a host that can't be found.
     "database_url": matching(
-        r"postgres(ql)?://([^@/?#]*@)?[^@/?#]*(/[^@?]*)?(\?.*)?",
+        r"postgres(ql)?://([^@/]*@)?[^@/?#]*(/[^@?]*)?(\?.*)?",
         "a URL like postgresql://user:password@host:5432/name, with %40 for an @ in the password, %2F for a /",
     ),
     "pool_size": between(1, 1000, int),
@@ -241,6 +241,8 @@ def load() -> Settings:
 def check_room(chosen: Settings) -> None:
     """Whether the largest upload fits where Starlette keeps it, which TMPDIR says. Raises Wrong."""
     folder = tempfile.gettempdir()
+    # Workers inherit it, and the app may make or name another when it is imported.
+    tempfile.tempdir = None
     limits.check_uploads(chosen.body_limit, shutil.disk_usage(folder).total, folder)
 
 

@@ -31,6 +31,8 @@ from .readiness import ENDED, SERVING, State
 MOST = 4096
 # Seconds between two notes for the container's health check.
 TICK = 1
+# Seconds that what a worker has started has to end by itself, once the worker has ended.
+LEFT_SECONDS = 1
 # Until the first time that it is: whoever starts it waits for that.
 START_TICK = 0.2
 # Seconds that workers have to end after a SIGINT, and after the time for requests in flight is over.
@@ -75,6 +77,8 @@ class Supervisor:
         self.shown: bool | None = None
         self.due = 0.0
         self.failure = 0
+        # The group of each that has ended, by its id, and when what is left of it is killed.
+        self.left: dict[int, float] = {}
         # Which of them the kernel refused a process.
         self.missing: set[int] = set()
         # Not epoll, which a process shares with its children. What is registered is called.
@@ -106,7 +110,15 @@ class Supervisor:
             self.turn(self.show_readiness())
             for index in tuple(self.missing):
                 self.start(index)
+        self.end_left(math.inf)
         return self.failure
+
+    def end_left(self, now: float) -> None:
+        """End what workers have left that ended by `now` or before."""
+        for pid in [pid for pid, due in self.left.items() if due <= now]:
+            del self.left[pid]
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
 
     def turn(self, seconds: float) -> None:
         """Wait so long for something to do, and do it."""
@@ -114,6 +126,7 @@ class Supervisor:
             key.data()
         if time.monotonic() >= self.alarm:
             self.on_time()
+        self.end_left(time.monotonic())
         # Every child that has ended: a worker, a program, or an orphan of a worker's, which comes to PID 1.
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
@@ -209,9 +222,9 @@ class Supervisor:
         return bool(self.state.draining[0])
 
     def ended(self, pid: int, code: int) -> None:
-        # What it has started, as a pool's processes: they would keep its sockets, and its sessions in the database.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+        # What it has started, as a pool's processes, would keep its sockets, and its sessions in the database. What
+        # ends by itself, as multiprocessing's tracker of shared memory, first does what it has to do.
+        self.left[pid] = 0 if self.stopping else time.monotonic() + LEFT_SECONDS
         index, started = self.workers.pop(pid)
         served, lived = self.state.states[index] == SERVING, time.monotonic() - started
         if served:

@@ -85,7 +85,10 @@ class Worker(uvicorn.Server):
             await super().main_loop()
         finally:
             alive.cancel()
-            faulthandler.cancel_dump_traceback_later()
+            # What the app leaves for its end may hang, too. In a drain PID 1 kills before that.
+            with contextlib.suppress(RuntimeError):
+                seconds = self.watchdog_seconds + 2 * (self.config.timeout_graceful_shutdown or 0)
+                faulthandler.dump_traceback_later(seconds, exit=True, file=2)
 
     async def shutdown(self, sockets: "list[socket.socket] | None" = None) -> None:
         # What Traefik sent before it knew of the drain may still wait in the kernel, when each turn of the loop takes
@@ -176,8 +179,15 @@ def work(made: uvicorn.Config, watchdog_seconds: float, listener: socket.socket,
     # default the process would die there, before the loop has waited for jobs in its threads.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    # A process that the app forks would have them too, and never end of SIGTERM.
+    os.register_at_fork(after_in_child=end_by_signals)
     worker.run([listener])
     return 0 if worker.started else STARTUP_FAILURE
+
+
+def end_by_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def share() -> None:

@@ -91,7 +91,7 @@ def test_database_url_by_file(tmp_path: Path) -> None:
     for url in (
         "postgres://me@[::1],db:5433/shop?host=/run/a@b",
         "postgresql:///shop?user=me",
-        "postgresql://me:%40@db",
+        "postgresql://me:%40#?@db/a",
     ):
         assert read({"STACK_DATABASE_URL": url}).database_url == url
 

@@ -10,7 +10,7 @@ from tests.runtime.slots import Slot
 
 # It writes down what it has come to the end of.
 APP = """
-import asyncio, atexit, os, time
+import asyncio, atexit, multiprocessing, os, time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from fastapi import FastAPI
@@ -28,6 +28,8 @@ async def lifespan(app: FastAPI):
 
 app = FastAPI(lifespan=lifespan)
 atexit.register(done, "atexit")
+# At its own end multiprocessing ends it by SIGTERM, and waits for that.
+multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True).start()
 
 @app.get("/job")
 async def job() -> str:

@@ -1,5 +1,6 @@
 """`./stack upgrade-postgres` from 17 to 18, with servers of both."""
 
+import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -126,9 +127,14 @@ def test_what_the_owner_can_not_restore_is_named(old: Clone) -> None:
 def test_setting_that_the_new_version_does_not_know(old: Clone) -> None:
     """What somebody set for the server, and the new one does not take, is named, and the old one serves again."""
     settings = '"$PGDATA/postgresql.auto.conf"'
-    old.compose("exec", "-T", "postgres", "sh", "-c", f"cp {settings} /tmp/kept && echo 'gone = 1' >> {settings}")
+
+    def spoil() -> None:
+        old.compose("exec", "-T", "postgres", "sh", "-c", f"cp {settings} /tmp/kept && echo 'gone = 1' >> {settings}")
+
     choose(old, base_images()["POSTGRES_IMAGE"])
-    done = old.stack("upgrade-postgres", "--yes")
+    # The old version would not start with it, either. Once that is verified, nobody starts it. The signal is none.
+    moment = "==> Verify the newest backup"
+    done = old.interrupted(signal.SIGCONT, moment, "upgrade-postgres", "--yes", then=spoil)
     old.compose("exec", "-T", "postgres", "sh", "-c", f"cat /tmp/kept > {settings}")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
@@ -171,7 +177,7 @@ def test_upgrade(old: Clone) -> None:
     old.psql("SELECT lo_from_bytea(4711, 'kept')", "app")
     extension = "CREATE EXTENSION dblink SCHEMA evil; GRANT EXECUTE ON FUNCTION evil.dblink_connect_u(text) TO app"
     old.psql(f"SET ROLE none; {extension}; GRANT EXECUTE ON FUNCTION pg_ls_logdir() TO app", "postgres")
-    old.psql("ALTER SYSTEM SET log_min_duration_statement = '7s'", "postgres")
+    old.psql("ALTER SYSTEM SET log_min_duration_statement = '7s'", "postgres", "postgres")
     before = [old.psql(question) for question in [RULES, *RIGHTS]]
     assert "template1|c|en_US.utf8|en_US.utf8" in before[0]
     clients = Clients(old)
