@@ -16,6 +16,10 @@ HINTS = {
         "SQLAlchemy takes psycopg for a postgresql:// URL. For asyncpg write into app.env: "
         "DATABASE_URL=postgresql+asyncpg://{rest}"
     ),
+    r"cannot import name '\w+' from '\w+' \([^)]*/lib/python[\d.]+/\w+\.py\)": (
+        "That is Python's own module. A file of the app's with that name is found once its folder has an __init__.py, "
+        "as a part of it: from app.profile import …"
+    ),
     # Poetry keeps its environments in a cache, unless it is told otherwise.
     r"No module named 'fastapi'": (
         "The image's Python, {python}, has no FastAPI. If your packages are in a virtual environment, name it in the "

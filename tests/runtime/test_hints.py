@@ -36,6 +36,11 @@ def _untold(monkeypatch: pytest.MonkeyPatch) -> None:
         ("No module named 'psycopg2cffi'", None),
         ("No module named 'fastapi'", f"The image's Python, {sys.executable}, has no FastAPI. "),
         ("No module named 'fastapi_users'", None),
+        (
+            "cannot import name 'router' from 'profile' (/usr/lib/python3.14/profile.py)",
+            "That is Python's own module. ",
+        ),
+        ("cannot import name 'router' from 'shop' (/app/shop.py)", None),
         ("Can't locate revision identified by '0002'", "The database is at a revision that this code "),
         ('no pg_hba.conf entry for host "[local]", user "me", database "app", no encryption', None),
         ("permission denied for table orders", None),
