@@ -40,7 +40,8 @@ def lock(verb: str) -> Iterator[str]:
             wait_for_orphan(file)
         now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
         holder = {"verb": verb, "pid": os.getpid(), "user": user_name(os.geteuid()), "since": now}
-        killed = json.loads(os.pread(file, 4096, 0) or b"{}").get("verb", "")
+        last: dict[str, Any] = json.loads(os.pread(file, 4096, 0) or b"{}")
+        killed = "" if last.get("done") else last.get("verb", "")
         os.truncate(file, 0)
         os.pwrite(file, json.dumps(holder).encode(), 0)
         run.inherited.append(file)
@@ -51,6 +52,12 @@ def lock(verb: str) -> Iterator[str]:
             run.inherited.remove(file)
     finally:
         os.close(file)
+
+
+def note_end() -> None:
+    """Write down that the verb that holds the lock has done what it was to do: a kill from here on leaves nothing."""
+    holder = json.loads(LOCK.read_text() or "{}")
+    LOCK.write_text(json.dumps({**holder, "done": True}))
 
 
 def check_rights(wanted: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ops.database import major
 from ops.database.backup import refuse_elsewhere
 from ops.database.switch import Journal, begin, settle, switch
-from ops.door.own import let_read
+from ops.door.own import check_client_ca, check_own, let_read
 from ops.lock import lock
 from ops.machine.plan import check_sizes
 from ops.release import releases, slots
@@ -43,6 +43,8 @@ def restore(to: str, yes: bool, bucket: bool = False) -> None:
             with step("Check the settings"):
                 check_release(config, release)
                 # Of a server that was lost they have another owner here.
+                check_own(config)
+                check_client_ca(config)
                 let_read(config)
             show_plan(config.project, plan, journal)
             confirm("Go on?", yes)

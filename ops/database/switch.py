@@ -23,7 +23,7 @@ from ops.door import ask, maintenance
 from ops.door.own import open_routes
 from ops.lock import STATE
 from ops.machine.checks import configuration
-from ops.release import rollout, slots
+from ops.release import rollout, slots, snapshot
 from ops.run import (
     AT_ONCE,
     GONE,
@@ -216,12 +216,14 @@ def settle(config: Config, again: bool = False) -> Config:
 
     `again`: another one begins, so that a database to go back to isn't needed.
     """
-    open_routes()
+    # Of another user's only `up` has to say that.
+    with contextlib.suppress(PermissionError):
+        open_routes()
     journal = under_way()
     if not journal:
         # Killed in between: nothing is under way.
         maintenance.end_of_verbs(config)
-        slots.merge_snapshot(config.project, begin=True)
+        snapshot.catch_up(config.project)
         return config
     not_ended = f"`./stack {journal.verb}` did not come to its end"
     with uninterrupted():

@@ -45,7 +45,11 @@ def prepared() -> Config:
 def choose_dockerfile() -> None:
     """Write down which Dockerfile builds an app that has none. Raises Stop with 2 where there is nothing to go by."""
     folder = releases.app_folder()
-    written = re.search(rf"^# {re.escape(CHOSEN)}\nAPP_DOCKERFILE=.*\n?", dotenv.text(), re.MULTILINE)
+    written = re.search(
+        rf"^# {re.escape(CHOSEN)}\nAPP_DOCKERFILE=.*/runtime/dockerfiles/\w+\.Dockerfile\n?",
+        dotenv.text(),
+        re.MULTILINE,
+    )
     if dotenv.chosen("APP_IMAGE") or (dotenv.chosen("APP_DOCKERFILE") and not written):
         return
     if not folder.is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 
 from ops.config import Config, override, resolved
 from ops.database import owner
@@ -16,7 +17,7 @@ from ops.lock import lock
 from ops.machine.checks import check_room, configuration
 from ops.machine.images import base_images, chosen_bases
 from ops.machine.plan import check_sizes
-from ops.release import cron, processes, releases, rollout, slots
+from ops.release import cron, processes, releases, rollout, slots, snapshot
 from ops.release.build import build_release, check_release, choose_dockerfile, migrate, start_database
 from ops.release.hooks import BEFORE, Hooks
 from ops.run import Stop, running, step
@@ -94,7 +95,7 @@ def put_into_service(
         print(f"{failure}\nSomebody removed {what} meanwhile: once more.", file=sys.stderr)
         base_images(config)
         return put_into_service(config, hooks, build_options, contract, again=True)
-    slots.keep(config.project, release, deployed=True)
+    slots.keep(config.project, release, take=partial(snapshot.after_deploy, config.project))
     return release, migrated, way_back
 
 
@@ -115,11 +116,9 @@ def rollback(wanted: str | None) -> None:
         config = serving_configuration()
         project, current = config.project, releases.current()
         # One that was killed may have replaced a slot, or was about to.
-        runs, checkout = slots.releases_of(project), releases.of_checkout()
+        runs = slots.releases_of(project)
         others = [runs[slot] for slot in slots.SLOTS if runs.get(slot, current) != current]
-        # Not a deploy that had come to its end, and was killed in a hook.
-        about_to = killed == "deploy" and not (current and checkout and releases.is_of(current, checkout))
-        interrupted = about_to or any(runs.get(slot) != current for slot in slots.SLOTS)
+        interrupted = killed in ("deploy", "update") or any(runs.get(slot) != current for slot in slots.SLOTS)
         if wanted:
             release = wanted
         elif killed == "rollback" and others:
@@ -145,7 +144,7 @@ def rollback(wanted: str | None) -> None:
             start_database(project)
             answer = rollout.roll_out(release, config)
             left = current if release != current and not wanted else None
-            slots.keep(project, release, left, deployed=True)
+            slots.keep(project, release, left, partial(snapshot.after_deploy, project))
         hooks.run_after()
     if answer.get("database") == "ok" and answer.get("at_head") is False:
         print(

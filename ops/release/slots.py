@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ops import dotenv
 from ops.config import ROLE, Config, resolved
 from ops.database import owner
-from ops.lock import STATE
+from ops.lock import STATE, note_end
 from ops.release import releases
 from ops.run import GONE, HERE, Stop, compose, docker, inspect, running, uninterrupted
 
@@ -166,28 +167,6 @@ def take_snapshot() -> None:
     dotenv.replace_file(SNAPSHOT, resolved())
 
 
-def merge_snapshot(project: str, begin: bool = False) -> None:
-    """Write down what serves: each service that runs as it was started, all else as Compose resolves it now.
-
-    A deploy leaves services alone whose settings may have changed. `begin`: this command has started none yet. What
-    plain `docker compose up` has started since the last one is all that is new.
-    """
-    if not SNAPSHOT.exists():
-        return None if begin else take_snapshot()
-    found = {name: one.settings for name, one in now(project).items() if one.running}
-    if begin and found.items() <= settings_of_snapshot().items():
-        return None
-    text = resolved()
-    old, new, wanted = json.loads(SNAPSHOT.read_bytes()), json.loads(text), hashes(text)
-    started = {name: new["services"][name] for name, settings in found.items() if settings == wanted.get(name)}
-    left = {name: one for name, one in old["services"].items() if name in found and name not in started}
-    merged = {**new, "services": {**old["services"], **started} if begin else {**new["services"], **left}}
-    for part in ("networks", "volumes"):
-        first, then = (old, new) if begin and "traefik" in started else (new, old)
-        merged[part] = {**first.get(part, {}), **then.get(part, {})}
-    dotenv.replace_file(SNAPSHOT, text if merged == new else json.dumps(merged))
-
-
 def start_app(found: dict[str, Container], processes: list[str], files: tuple[str, ...] = ()) -> None:
     """Start the front door, the slots, the app's processes and all that they need; `found` as `now` has it.
 
@@ -208,16 +187,17 @@ def start_backup(files: tuple[str, ...] = ()) -> None:
     compose(*files, "up", "--detach", "--no-deps", "backup")
 
 
-def keep(project: str, release: str, rolled_back: str | None = None, deployed: bool = False) -> None:
+def keep(project: str, release: str, rolled_back: str | None = None, take: Callable[[], None] = take_snapshot) -> None:
     """Make what serves now what plain `docker compose` would start, and what a failed rollout goes back to.
 
-    `deployed`: the slots and the app's processes alone were started.
+    `take`: what writes down with which configuration.
     """
     # It serves: an interruption now would leave .env with another release.
     with uninterrupted():
         owner.remember(project)
-        merge_snapshot(project) if deployed else take_snapshot()
+        take()
         releases.record(project, release, rolled_back)
+        note_end()
     if not dotenv.own_postgres():
         # Nothing has used them since the last slot was replaced. The volumes stay.
         compose("rm", "--stop", "--force", "postgres", "backup", check=False)

@@ -15,7 +15,7 @@ from ops.database.volumes import holds_database
 from ops.door import maintenance
 from ops.door.certificate import check_names, check_store, wait_for_certificates
 from ops.door.front import check_networks, forget_stuck, go_back
-from ops.door.own import check_client_ca, check_own, let_read, wait_for_own
+from ops.door.own import check_client_ca, check_own, let_read, open_routes, wait_for_own
 from ops.lock import lock
 from ops.machine.checks import check_ports, check_room, configuration
 from ops.machine.images import base_images, newest_bases
@@ -56,6 +56,7 @@ def up() -> None:
         check_client_ca(config)
         base_images(config)
         choose_dockerfile()
+        open_routes()
         config = settle(config)
         hooks, before = Hooks(config, "up"), running(config.project)
         # Of one that was stopped, the containers stay what they are.

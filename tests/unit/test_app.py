@@ -63,7 +63,7 @@ def test_dockerfile_is_chosen_anew(folder: Path) -> None:
     build.choose_dockerfile()
     assert dotenv.read("APP_DOCKERFILE") is None
     assert "APP_DIR=" in dotenv.text()
-    dotenv.write({"APP_DOCKERFILE": "other.Dockerfile"}, "Mine.")
+    dotenv.write({"APP_DOCKERFILE": "other.Dockerfile"}, build.CHOSEN)
     build.choose_dockerfile()
     assert dotenv.read("APP_DOCKERFILE") == "other.Dockerfile"
 
