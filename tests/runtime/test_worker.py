@@ -159,6 +159,8 @@ def running(serving: Callable[[], bool]) -> Iterator[threading.Thread]:
     finally:
         server.should_exit = True
         thread.join()
+        # It watches over the end of the worker's process, which this one is not.
+        faulthandler.cancel_dump_traceback_later()
 
 
 def test_app_with_a_standard_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,12 @@ def test_back_to_the_old_volume(backed_up: Clone) -> None:
     # One that was copied over has no line of the command's.
     backed_up.env_file.write_text(re.sub("(?m)^(POSTGRES_VOLUME|RELEASE)=.*$", "", dotenv))
     restored = stored(backed_up)
+    # One that somebody has started by hand changes nothing in that.
+    labels = {"project": backed_up.project, "service": "by-hand", "oneoff": "False"}
+    named = [f"--label=com.docker.compose.{name}={value}" for name, value in labels.items()]
+    by_hand = run("docker", "run", "--detach", "--entrypoint", "sleep", *named, f"{backed_up.project}-postgres", "600")
     done = backed_up.stack("up")
+    run("docker", "rm", "--force", "--volumes", by_hand.strip())
     assert done.returncode == 2
     assert "POSTGRES_VOLUME is not set any more, and this stack served from " in done.stderr
     assert stored(backed_up) == restored
