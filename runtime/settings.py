@@ -167,6 +167,11 @@ def command(text: str) -> str:
     return text
 
 
+# A raw @ or / in the password would show the rest of it, as a host that can't be found.
+URL = (
+    r"postgres(ql)?://([^@/]*@)?[^@/?#]*(/[^@?]*)?(\?.*)?",
+    "a URL like postgresql://user:password@host:5432/name, with %40 for an @ in the password, %2F for a /",
+)
 NAME = r"[^\W\d]\w*"
 READERS: dict[str, Callable[[str], Any]] = {
     "app": matching(rf"{NAME}(\.{NAME})*:{NAME}", "module:attribute, like main:app"),
@@ -184,11 +189,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "watchdog_seconds": between(1, 86_400),
     "drain_seconds": between(0, 600),
     "stop_grace_seconds": between(1, 3600),
-    # A raw @ or / in the password would show the rest of it, as a host that can't be found.
-    "database_url": matching(
-        r"postgres(ql)?://([^@/]*@)?[^@/?#]*(/[^@?]*)?(\?.*)?",
-        "a URL like postgresql://user:password@host:5432/name, with %40 for an @ in the password, %2F for a /",
-    ),
+    "database_url": matching(*URL),
     "pool_size": between(1, 1000, int),
     "max_connections": between(limits.RESERVED_CONNECTIONS + 4, 10_000, int),
     "replicas": between(1, 10_000, int),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from ops import dotenv
@@ -26,14 +27,8 @@ def after_deploy(project: str) -> None:
         for name, settings in found.items()
         if name in new["services"] and settings != wanted.get(name)
     }
-    merged = {**new, "services": {**new["services"], **left}}
-    for part in PARTS:
-        if part in new or part in old:
-            merged[part] = {**new.get(part, {}), **old.get(part, {})}
-    # As Compose printed it, where that is the same: it is compared with that.
-    if merged == new or not is_possible(merged):
-        return take_snapshot()
-    dotenv.replace_file(SNAPSHOT, json.dumps(merged))
+    if not write_merged(new, old, {**new["services"], **left}):
+        take_snapshot()
 
 
 def catch_up(project: str) -> None:
@@ -42,18 +37,38 @@ def catch_up(project: str) -> None:
         return
     old, before = json.loads(SNAPSHOT.read_bytes()), settings_of_snapshot()
     found = started_with(project, old)
-    changed = {name for name, settings in found.items() if settings != before.get(name)}
-    if not changed:
+    if found.items() <= before.items():
         return
     new, wanted = json.loads(resolved()), hashes(resolved())
-    started = {name: new["services"][name] for name in changed if found[name] == wanted.get(name)}
-    merged = {**old, "services": {**old["services"], **started}}
+    started = {
+        name: new["services"][name]
+        for name, settings in found.items()
+        if before.get(name) != settings == wanted.get(name)
+    }
+    # What runs may be of neither, as after an update of Compose: what was written down is all that is known then.
+    if started:
+        write_merged(new, old, {**old["services"], **started}, started)
+
+
+def write_merged(
+    new: dict[str, Any], old: dict[str, Any], services: dict[str, Any], started: Collection[str] = ()
+) -> bool:
+    """Write down these services, with the parts that they need; return whether Compose takes them together.
+
+    `started`: with what `new` has.
+    """
+    merged = {**new, "services": services}
     for part, shows in PARTS.items():
         first, then = (old, new) if shows in started else (new, old)
         if part in new or part in old:
             merged[part] = {**first.get(part, {}), **then.get(part, {})}
-    if is_possible(merged):
-        dotenv.replace_file(SNAPSHOT, resolved() if merged == new else json.dumps(merged))
+    if merged == new:
+        # As Compose printed it: it is compared with that.
+        take_snapshot()
+        return True
+    if possible := is_possible(merged):
+        dotenv.replace_file(SNAPSHOT, json.dumps(merged))
+    return possible
 
 
 def started_with(project: str, old: dict[str, Any]) -> dict[str, str | None]:

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from offline.images import STAND_INS
-from runtime.settings import PREFIX, Settings
+from ops.allowed import ALLOWED, URLS
+from runtime.settings import PREFIX, URL, Settings
 from tests.conftest import REPO
 
 FILES = ("compose.yaml", "fileserver/services.yaml", "traefik/static.env")
@@ -31,6 +32,12 @@ def used_by_compose() -> set[str]:
 def test_one_list_of_settings() -> None:
     """.env.example lists what compose.yaml and Traefik's configuration read, and nothing else."""
     assert listed_in_example() == used_by_compose()
+
+
+def test_one_rule_of_urls() -> None:
+    """`./stack` allows of a database's URL what the app's container takes, or nothing."""
+    pattern, words = URL
+    assert {ALLOWED[name] for name in URLS} == {(f"({pattern})?", words)}
 
 
 def test_every_setting_of_traefik_is_checked() -> None:
