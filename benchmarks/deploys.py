@@ -69,7 +69,7 @@ def measure(
         dotenv = repository.folder / ".env"
         lines = [line for line in dotenv.read_text().splitlines() if not line.startswith("RELEASE=")]
         dotenv.write_text("\n".join([*lines, f"RELEASE={release}", ""]))
-    load = Load(repository.address)
+    load = Load(repository.address, rate=40)
     begun, ended = under(load, lambda: way(repository, release))
     print(f"{way.__doc__} {load.report()}", *load.failed[:3], sep="\n    ", file=sys.stderr)
     before, during = load.quantile(99, until=begun), load.quantile(99, begun, ended)

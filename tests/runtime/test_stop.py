@@ -48,7 +48,7 @@ async def stream() -> StreamingResponse:
 
 @pytest.fixture
 def slot(tmp_path: Path) -> Iterator[Slot]:
-    slot = Slot(tmp_path, app=APP, WORKERS="1", STOP_GRACE_SECONDS="11")
+    slot = Slot(tmp_path, app=APP, WORKERS="1", STOP_GRACE_SECONDS="19")
     slot.starts()
     yield slot
     slot.stop()

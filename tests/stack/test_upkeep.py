@@ -131,6 +131,7 @@ def test_failed_deploys_leave_nothing(repository: Repository) -> None:
     assert below not in cached(LAYER)
 
 
+@pytest.mark.long
 def test_prune_by_somebody_else(repository: Repository) -> None:
     """What it takes from a deploy under way, image or container, is made again: nothing fails."""
     release = repository.commit(**{"app__pruned.py": "# another release\n"})
@@ -158,6 +159,7 @@ def test_prune_by_somebody_else(repository: Repository) -> None:
     assert set(repository.releases().values()) == {release}
 
 
+@pytest.mark.long
 def test_rollback_after_a_prune(repository: Repository, tmp_path: Path) -> None:
     """That the image was removed is said, with the commands that make it again: they do, in few calls of docker."""
     [serving] = set(repository.releases().values())
@@ -176,6 +178,7 @@ def test_rollback_after_a_prune(repository: Repository, tmp_path: Path) -> None:
     assert len(made) <= 150
 
 
+@pytest.mark.long
 def test_prune_of_what_was_just_built(repository: Repository, tmp_path: Path) -> None:
     """It has no name of its own yet, and is built again."""
     release = repository.commit(**{"app__just.py": "# another release\n"})
