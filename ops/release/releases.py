@@ -26,8 +26,9 @@ KEPT = 5
 DRAFT = "building"
 # What is in no image, as git's pathspec: an operator who adds a worker or a hook has no other release for that.
 OPERATORS = tuple(f":(exclude){name}" for name in ("compose.override.y*ml", "hooks", "maintenance.html"))
-# What runtime/Dockerfile runs, as the build cache describes it: no other build on the machine has that layer.
-LAYER = 'description~="/mnt/stack/install.sh /mnt/stack"'
+# What runtime/Dockerfile runs, as the build cache describes it: no other build on the machine has that layer. From the
+# beginning of the line, for a "cached mount" of the same command is what the next build need not fetch and compile.
+LAYER = 'description~="^mount / from exec .*/mnt/stack/install.sh /mnt/stack"'
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import pytest
 from ops.machine import checks
 from ops.release.releases import KEPT, LAYER
 from ops.run import Stop
+from tests.conftest import REPO
 from tests.stack.load import none_fails
 from tests.stack.meanwhile import meanwhile
-from tests.stack.stacks import CLEAN, Repository, prune, run, wait_until
+from tests.stack.stacks import CLEAN, Repository, base_images, prune, run, wait_until
 
 COUNTING = '#!/bin/sh\necho "$*" >> {log}\nexec {docker} "$@"\n'
 
@@ -129,6 +130,23 @@ def test_failed_deploys_leave_nothing(repository: Repository) -> None:
     assert len(before) <= KEPT
     [below] = re.findall(r"^ID:\s+(\S+)", cached(f"description~={mark}"), re.MULTILINE)
     assert below not in cached(LAYER)
+
+
+def test_what_the_layer_keeps_is_not_pruned(tmp_path: Path) -> None:
+    """The layer itself is; its packages, fetched and compiled, are for the next build."""
+    [command] = re.findall(r'^    \["/bin/sh", (.+)\]$', (REPO / "runtime/Dockerfile").read_text(), re.MULTILINE)
+    mark = f"mark-{time.time_ns()}"
+    mount = f"--mount=type=cache,id={mark},target=/mnt/cache"
+    (tmp_path / "Dockerfile").write_text(
+        f"""FROM {base_images()["PYTHON_IMAGE"]}\nRUN {mount} ["/bin/true", {command}, "{mark}"]\n"""
+    )
+    run("docker", "build", "--quiet", str(tmp_path))
+
+    def kinds(what: str) -> list[str]:
+        return sorted(re.findall(r"^Type:\s+(\S+)", cached(what), re.MULTILINE))
+
+    assert kinds(f"description~={mark}") == ["exec.cachemount", "regular"]
+    assert kinds(f"description~={mark},{LAYER}") == ["regular"]
 
 
 @pytest.mark.long
