@@ -168,7 +168,7 @@ def test_slot_that_hangs(patient: Repository, load: Load, whole: bool) -> None:
     load.stop()
     print(f"hung slot: {len(load.failed)} failed, none that came after {known - begun:.1f} s")
     # The watchdog ends the workers, with what they have.
-    assert [one for one in load.failed if not begun - SLACK <= one.sent <= known and one.ended >= begun - SLACK] == []
+    assert others(load, begun, known) == []
 
 
 def test_worker_out_of_memory(patient: Repository, load: Load) -> None:
