@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import REPO
-from tests.stack.stacks import wait_until
+from tests.stack.stacks import free_ports, wait_until
 
 # As runtime/install.py makes it.
 PROGRAM = """
@@ -55,7 +55,7 @@ class Slot:
     namespace: tuple[str, ...] = NAMESPACE
 
     def __init__(self, folder: Path, *inside: str, app: str = APP, notify: str = "", **settings: str) -> None:
-        self.port, self.probes = free_port(), free_port()
+        self.port, self.probes = free_ports(2)
         (folder / "main.py").write_text(app)
         (folder / "serve").write_text(PROGRAM.format(repository=str(REPO)))
         given = {"PORT": str(self.port), "READINESS_PORT": str(self.probes), "DRAIN_SECONDS": "0", **settings}
