@@ -15,7 +15,7 @@ import pytest
 from psycopg.errors import InsufficientPrivilege
 
 from tests.conftest import NOBODY, REPO, Database, Server
-from tests.runtime.slots import free_port
+from tests.stack.stacks import free_ports
 
 PASSWORDS = {"OWNER_PASSWORD": "of the 'owner'", "APP_PASSWORD": "of-the-app"}
 HBA = "local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
@@ -44,7 +44,7 @@ def managed(database: Database) -> Iterator[Managed]:
         pytest.skip("needs a server of our own")
     folder = Path(f"/tmp/fastapi-stack-managed-{os.getpid()}")  # noqa: S108 - a socket's path has 107 bytes
     folder.mkdir()
-    server, port = Server(database.server.binaries, folder), free_port()
+    server, [port] = Server(database.server.binaries, folder), free_ports(1)
     try:
         (folder / "hba").write_text(HBA)
         if os.geteuid() == 0:

@@ -16,8 +16,8 @@ import pytest
 
 from runtime import schema
 from tests.conftest import NOBODY, REPO, Database, Server
-from tests.runtime.slots import Slot, free_port
-from tests.stack.stacks import wait_until
+from tests.runtime.slots import Slot
+from tests.stack.stacks import free_ports, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for namespaces")
 
@@ -87,7 +87,7 @@ def pooler(empty: Database) -> Iterator[Pooler]:
     """Keeps no prepared statements: as before 1.22, and as a setting has it since."""
     if not empty.server:
         pytest.skip("needs a server of our own")
-    folder, port = Path(f"/tmp/fastapi-stack-pooler-{os.getpid()}"), free_port()  # noqa: S108 - open to another user
+    folder, [port] = Path(f"/tmp/fastapi-stack-pooler-{os.getpid()}"), free_ports(1)  # noqa: S108 - open to another user
     folder.mkdir()
     process = None
     try:

@@ -21,8 +21,7 @@ from runtime.settings import Settings
 from runtime.supervisor import AT_ONCE
 from tests.conftest import REPO
 from tests.runtime.asgi import answering, ask
-from tests.runtime.slots import free_port
-from tests.stack.stacks import wait_until
+from tests.stack.stacks import free_ports, wait_until
 
 APP = """
 from fastapi import FastAPI, Request
@@ -128,7 +127,7 @@ def test_message_of_a_websocket() -> None:
         while (message := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "bytes": message["bytes"]})
 
-    port = free_port()
+    [port] = free_ports(1)
     server = uvicorn.Server(worker.config(lambda: echo, Settings(host="127.0.0.1", port=port, body_limit=1000)))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -77,7 +77,6 @@ def test_deploy_and_rollback(abroad: Abroad) -> None:
     }
 
 
-@pytest.mark.long
 def test_failed_upgrade_goes_back(abroad: Abroad) -> None:
     """The images that ran start again, although others were built under their names."""
     before = {name: one["Image"] for name, one in abroad.state().items()}

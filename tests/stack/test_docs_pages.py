@@ -66,13 +66,14 @@ def test_documentation_page(stack: Stack, browser: Browser, path: str, shown: st
 
     def is_shown() -> bool:
         """Once more where something was given up: the page stays blank then."""
+        complaints.clear()
         try:
             page.goto(f"{stack.address}{path}")
             page.wait_for_selector(shown, timeout=PATIENCE * 1000 / 4)
         except Error as error:
             if any(CHANGED in one for one in (*complaints, str(error))):
                 return False
-            raise
+            raise AssertionError(complaints) from error
         return True
 
     wait_until(is_shown)

@@ -64,7 +64,6 @@ def crowd(repository: Repository) -> Iterator[Crowd]:
     assert len(crowd.failed) < 0.025 * (crowd.answered - before), crowd.failed
 
 
-@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_way_back_under_overload(repository: Repository, crowd: Crowd) -> None:
     """A release is taken back, one at a time, and `up` finds that the stack serves."""

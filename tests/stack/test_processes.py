@@ -115,7 +115,7 @@ def by_hand(jobs: Jobs) -> Iterator[str]:
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [3, pytest.param(10, marks=pytest.mark.long)])
 def test_deploys_lose_no_job(jobs: Jobs, by_hand: str, rounds: int) -> None:
     """Releases under load, one of them broken: no request fails, no page breaks, each job runs once, so does each
     minute of cron, and there is one scheduler at most. What somebody started by hand stays.

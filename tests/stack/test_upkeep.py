@@ -140,16 +140,19 @@ def test_what_the_layer_keeps_is_not_pruned(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(
         f"""FROM {base_images()["PYTHON_IMAGE"]}\nRUN {mount} ["/bin/true", {command}, "{mark}"]\n"""
     )
-    run("docker", "build", "--quiet", str(tmp_path))
 
     def kinds(what: str) -> list[str]:
         return sorted(re.findall(r"^Type:\s+(\S+)", cached(what), re.MULTILINE))
 
-    assert kinds(f"description~={mark}") == ["exec.cachemount", "regular"]
-    assert kinds(f"description~={mark},{LAYER}") == ["regular"]
+    image = run("docker", "build", "--quiet", str(tmp_path)).strip()
+    try:
+        assert kinds(f"description~={mark}") == ["exec.cachemount", "regular"]
+        assert kinds(f"description~={mark},{LAYER}") == ["regular"]
+    finally:
+        run("docker", "image", "rm", image)
+        prune("builder", f"description~={mark}", "--all")
 
 
-@pytest.mark.long
 def test_prune_by_somebody_else(repository: Repository) -> None:
     """What it takes from a deploy under way, image or container, is made again: nothing fails."""
     release = repository.commit(**{"app__pruned.py": "# another release\n"})
@@ -177,7 +180,6 @@ def test_prune_by_somebody_else(repository: Repository) -> None:
     assert set(repository.releases().values()) == {release}
 
 
-@pytest.mark.long
 def test_rollback_after_a_prune(repository: Repository, tmp_path: Path) -> None:
     """That the image was removed is said, with the commands that make it again: they do, in few calls of docker."""
     [serving] = set(repository.releases().values())
@@ -196,7 +198,6 @@ def test_rollback_after_a_prune(repository: Repository, tmp_path: Path) -> None:
     assert len(made) <= 150
 
 
-@pytest.mark.long
 def test_prune_of_what_was_just_built(repository: Repository, tmp_path: Path) -> None:
     """It has no name of its own yet, and is built again."""
     release = repository.commit(**{"app__just.py": "# another release\n"})
