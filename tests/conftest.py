@@ -32,23 +32,10 @@ SHARED = {
 }
 # The rooms that take longest, in this order: what begins last should be short. A run's last lines have the minutes.
 LONGEST = (
-    *(
-        "deploy",
-        "stack",
-        "host",
-        "processes",
-        "cron",
-        "static",
-        "switch",
-        "bucket",
-        "backup",
-        "apps",
-        "echo",
-        "backup_schedule",
-        "offsite",
-    ),
-    *("certificates", "upgrade", "history", "walk", "overloaded", "restore", "update", "faults"),
-    *("containerd", "newest", "upkeep", "edge", "elsewhere", "migrate", "one_server"),
+    *("deploy", "stack", "processes", "host", "releases", "containerd", "switch", "restore", "echo", "upkeep"),
+    *("migrate", "cron", "edge", "static", "overloaded", "apps", "backup", "bucket", "offsite", "up", "planted"),
+    *("backup_schedule", "certificates", "upgrade", "history", "walk", "newest", "whose", "update", "faults"),
+    *("hooks", "elsewhere", "dns", "one_server", "own_certificates", "collations", "backup_verbs"),
 )
 # What `--quick` runs: all that needs no engine, and one release's way through a stack.
 QUICK = (
