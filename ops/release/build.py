@@ -204,7 +204,8 @@ def check_settings(config: Config, release: str, service: str = "app-1", command
     # A program may end without a word, or have said it elsewhere.
     evidence = said or [*done.stdout.splitlines()[-20:], f"It ended with exit code {done.returncode}."]
     if late:
-        raise Stop("\n".join([f"The app's import did not end within DEPLOY_TIMEOUT={seconds:g} s:", *said]))
+        printed = said or ["It printed nothing."]
+        raise Stop("\n".join([f"The app's import did not end within DEPLOY_TIMEOUT={seconds:g} s:", *printed]))
     if done.returncode == 2:
         raise Stop("\n".join(said[-1:] or evidence), 2)
     if done.returncode and service == "backup":

@@ -130,6 +130,11 @@ BROKEN = {
         {},
         "no key\nIt ended with exit code 2.\nNothing was replaced.",
     ),
+    "import hangs": (
+        {"app__extra.py": "import time\ntime.sleep(600)\n"},
+        {"DEPLOY_TIMEOUT": "20"},
+        "The app's import did not end within DEPLOY_TIMEOUT=20 s:\nIt printed nothing.\n",
+    ),
     "setting": ({}, {"WORKERS": "many"}, "WORKERS=many is wrong"),
     "size": ({}, {"WORKERS": "9"}, "9 x WORKER_MEMORY=150 MiB"),
     "migration": (
@@ -144,8 +149,9 @@ BROKEN = {
     ),
     "hang": (
         {"app__hang.py": LIFESPAN.format("await asyncio.sleep(600)")},
-        {"APP": "app.hang:app", "DEPLOY_TIMEOUT": "8"},
-        "health",
+        # Long enough for the check of the settings, which has as many seconds, on a busy machine.
+        {"APP": "app.hang:app", "DEPLOY_TIMEOUT": "30"},
+        "was not ready within DEPLOY_TIMEOUT=30 s.",
     ),
     "memory": (
         # Two workers that need 300 MB each; while one is alone, it serves.
@@ -161,6 +167,7 @@ BROKEN = {
     "kind",
     [
         "import",
+        "import hangs",
         "setting",
         "size",
         "migration",

@@ -38,10 +38,10 @@ def slow(clone: Clone, seconds: int) -> None:
 @pytest.mark.timeout(600)
 def test_up_gives_up_when_a_deploy_would(clone: Clone) -> None:
     """Not ready within DEPLOY_TIMEOUT is a sentence that names it, and nothing half-started is left."""
-    slow(clone, 30)
-    done = clone.stack("up", DEPLOY_TIMEOUT="8")
+    slow(clone, 120)
+    done = clone.stack("up", DEPLOY_TIMEOUT="30")
     assert done.returncode == 1
-    assert "app-1 was not ready within DEPLOY_TIMEOUT=8 s." in done.stderr
+    assert "app-1 was not ready within DEPLOY_TIMEOUT=30 s." in done.stderr
     assert clone.left_behind() == ""
 
 
