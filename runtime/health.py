@@ -18,8 +18,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# Seconds for the database's answer, and for the program that asks it to start.
-PATIENCE = schema.TIMEOUT + 2
+# Seconds for the program that asks the database to start, on a busy machine, and for the answer, of which it has two at
+# most: a database that says nothing is told sooner.
+PATIENCE = 10
 
 
 async def answer(send: Send, status: int, body: dict[str, Any], **headers: str) -> None:

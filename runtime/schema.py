@@ -61,6 +61,9 @@ class Asker:
 def main() -> int:
     # Before the app's packages, of which this process needs none, and some are too old for psycopg.
     sys.path.insert(1, str(STACK / "db"))
+    # Now, for none of this is the database's time: a busy machine takes seconds for it.
+    import psycopg  # noqa: F401
+
     listener, asker = socket.socket(fileno=LISTENER), Asker(libpq_url())
     listener.settimeout(IDLE)
     while True:
