@@ -19,8 +19,8 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Seconds for the program that asks the database to start, on a busy machine, and for the answer, of which it has two at
-# most: a database that says nothing is told sooner.
-PATIENCE = 10
+# most: a database that says nothing is told sooner. Fewer than ops/door waits for an answer, so as to be heard.
+PATIENCE = 8
 
 
 async def answer(send: Send, status: int, body: dict[str, Any], **headers: str) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from runtime import settings
+from runtime import schema, settings
 from runtime.demand import OnDemand
 from tests.conftest import REPO
 from tests.runtime.supervised import WORK, Parent, Start, launch
 
 Demand = Callable[[socket.socket, str], OnDemand]
+Asker = Callable[[str], OnDemand]
 # What runtime/install.py makes of a function.
 PROGRAM = """
 import sys
@@ -68,6 +69,20 @@ def loop(program: OnDemand, done: threading.Event) -> None:
             with contextlib.suppress(ChildProcessError):
                 if program.pid and os.waitpid(program.pid, os.WNOHANG)[0]:
                     program.ended(program.pid)
+
+
+@pytest.fixture
+def asker(demand: Demand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asker:
+    """Starts what is given as code when `/health` asks for the database."""
+    monkeypatch.setattr(schema, "SOCKET", tmp_path / "schema.sock")
+
+    def asker(code: str) -> OnDemand:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(schema.SOCKET))
+        listener.listen()
+        return demand(listener, code)
+
+    return asker
 
 
 @pytest.fixture

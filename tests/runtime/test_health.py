@@ -2,7 +2,6 @@
 
 import json
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from runtime.health import Health
 from runtime.settings import Settings
 from tests.conftest import Database
 from tests.runtime.asgi import answering, ask
-from tests.runtime.conftest import Demand
+from tests.runtime.conftest import Asker
 from tests.stack.stacks import wait_until
 
 APP = Health(answering(200, b"the app's"))
@@ -29,8 +28,6 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 {PROGRAM}
 """
-
-Program = Callable[[str], None]
 
 
 @pytest.mark.parametrize(
@@ -53,24 +50,10 @@ def image(folder: Path, monkeypatch: pytest.MonkeyPatch, *heads: str) -> None:
 
 
 @pytest.fixture
-def program(demand: Demand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
-    """Has PID 1 start this code when `/health` asks."""
-    monkeypatch.setattr(schema, "SOCKET", tmp_path / "schema.sock")
-
-    def program(code: str) -> None:
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(schema.SOCKET))
-        listener.listen()
-        demand(listener, code)
-
-    return program
-
-
-@pytest.fixture
-def asked(program: Program, empty: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+def asked(asker: Asker, empty: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     """PID 1 has the program that asks this database."""
     monkeypatch.setenv("DATABASE_URL", empty.app_url)
-    program(PROGRAM)
+    asker(PROGRAM)
     return empty
 
 
@@ -108,12 +91,12 @@ def test_health_without_alembic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_program_that_takes_long_to_begin(
-    program: Program, empty: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asker: Asker, empty: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of that is the database's time: who asks first on a busy machine is not told that it is away."""
     image(tmp_path, monkeypatch)
     monkeypatch.setenv("DATABASE_URL", empty.app_url)
-    program(LATE)
+    asker(LATE)
     assert health()[1]["database"] == "ok"
 
 
@@ -145,7 +128,7 @@ def test_health_without_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert health()[1]["database"] == "away"
 
 
-def test_program_that_ends_without_a_word(program: Program) -> None:
+def test_program_that_ends_without_a_word(asker: Asker) -> None:
     """Whoever asks is told away."""
-    program("raise SystemExit(1)")
+    asker("raise SystemExit(1)")
     assert health()[1]["database"] == "away"

@@ -6,7 +6,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,7 +14,7 @@ import pytest
 from runtime import schema
 from runtime.demand import OnDemand
 from tests.conftest import Database
-from tests.runtime.conftest import Demand
+from tests.runtime.conftest import Asker
 
 CODE = """
 from runtime import schema
@@ -29,16 +28,10 @@ Ask = Callable[[], dict[str, Any]]
 
 
 @pytest.fixture
-def program(
-    demand: Demand, empty: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> OnDemand:
+def program(asker: Asker, empty: Database, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> OnDemand:
     monkeypatch.setenv("DATABASE_URL", empty.app_url)
     monkeypatch.setenv("PGAPPNAME", "schema under test")
-    monkeypatch.setattr(schema, "SOCKET", tmp_path / "schema.sock")
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(schema.SOCKET))
-    listener.listen()
-    return demand(listener, CODE.format(idle=getattr(request, "param", 60)))
+    return asker(CODE.format(idle=getattr(request, "param", 60)))
 
 
 @pytest.fixture
