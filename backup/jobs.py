@@ -232,9 +232,13 @@ def parent(running: int | None) -> catalog.Backup | None:
 
 
 def went_away(begun: datetime) -> bool:
-    """Whether Postgres was started since `begun`, or can't be asked."""
+    """Whether Postgres began anew since `begun`, or can't be asked.
+
+    The checkpointer begins anew also where a killed process made all others end, and the postmaster goes on.
+    """
+    anew = "SELECT backend_start > :'begun' FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
     try:
-        return psql("SELECT pg_postmaster_start_time() > :'begun'", begun=begun.isoformat()) == [["t"]]
+        return psql(anew, begun=begun.isoformat()) != [["f"]]
     except Failure:
         return True
 

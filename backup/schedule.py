@@ -62,8 +62,11 @@ def stream() -> None:
 def make_up() -> None:
     """Take the backup that is needed, if one is. Only then it is under way: to look is not."""
     wanted = jobs.needed()
-    if wanted:
-        quietly(lambda: jobs.backup(*wanted), "backup")()
+    # Asked anew: the look that `needed` goes by may be older than Postgres's end. Tried then, the backup that Postgres
+    # interrupted would have failed by itself, and wait.
+    with contextlib.suppress(Failure):
+        if wanted and jobs.received():
+            quietly(lambda: jobs.backup(*wanted), "backup")()
 
 
 def since(job: str) -> datetime | None:

@@ -167,11 +167,16 @@ def test_app_behind_a_pooler(pooler: Pooler, empty: Database, tmp_path: Path) ->
         slot = Slot(tmp_path, app=APP.format(before=before), WORKERS="2", DATABASE_URL=pooler.url("app"))
         try:
             slot.starts()
-            found = write(slot, clients, times)
+            failed = 0
+            # psycopg prepares what a connection has sent five times: when that is depends on who got which connection.
+            for _ in range(10 if fails else 1):
+                found = write(slot, clients, times)
+                failed += found.total() - found[200] - found[201]
+                print(f"pooler: {found}")
+                if failed:
+                    break
             servers = pooler.server.sql("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'")
             assert 1 <= int(servers) <= POOL
         finally:
             slot.stop()
-        failed = found.total() - found[200] - found[201]
-        print(f"pooler: {found.total()} sent, {failed} failed")
         assert bool(failed) == fails

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
@@ -24,14 +25,36 @@ def test_sizes_on_the_disk(backed_up: Clone) -> None:
     wait_until(lambda: health(backed_up) == "healthy", 60)
 
 
-def test_postgres_restarts_under_a_backup(backed_up: Clone) -> None:
+# What the service does every few seconds, by a look that is older than Postgres's end.
+STALE = "from backup import health, schedule, settings, server; server.configure(settings.keep_days())"
+STALE += "; health.timeline = 1; schedule.make_up()"
+
+
+def restart(stack: Clone, backup: "subprocess.Popen[bytes]") -> None:
+    stack.compose("stop", "postgres")
+    backup.wait(60)
+    inside(stack, "python", "-c", STALE)
+    stack.compose("start", "postgres")
+
+
+def kill_a_process(stack: Clone, _: "subprocess.Popen[bytes]") -> None:
+    """As the kernel does when memory runs out: Postgres ends all its processes but the first, and recovers."""
+    killed = stack.psql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'", "postgres", "postgres")
+    stack.compose("exec", "-T", "postgres", "sh", "-c", f"kill -9 {killed}")
+
+
+Ending = Callable[[Clone, "subprocess.Popen[bytes]"], None]
+
+
+@pytest.mark.parametrize("ended", [restart, kill_a_process])
+def test_postgres_ends_under_a_backup(backed_up: Clone, ended: Ending) -> None:
     """It is taken again as soon as Postgres is back. Nothing is wrong with the backups meanwhile."""
     container, before = backed_up.container("backup"), {one["name"] for one in listing(backed_up)}
     # Slowly: it must not be done before it is seen.
     argv = ["docker", "exec", "-e", "BACKUP_RATE=1", container, "python", "-m", "backup", "backup", "full"]
     with subprocess.Popen(argv, env=CLEAN, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as under_way:
         wait_until(lambda: "pg_basebackup" in run("docker", "top", container) or under_way.poll() is not None)
-        backed_up.compose("restart", "postgres")
+        ended(backed_up, under_way)
         assert under_way.wait(60) == 1
     heard = set()
 

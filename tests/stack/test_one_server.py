@@ -190,5 +190,5 @@ def test_folders(tmp_path: Path) -> None:
         assert f"  {name}_postgres-data  " in done.stderr
         assert f"COMPOSE_PROJECT_NAME={name}-again" in done.stderr
     finally:
-        for project in (name, f"{name}-again"):
-            one.compose("--project-name", project, "down", "--volumes", "--rmi", "all", "--timeout", "3", check=False)
+        for one.project in (name, f"{name}-again"):
+            one.remove()
