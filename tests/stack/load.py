@@ -141,7 +141,9 @@ class Load:
             async with self.connection(way) as client:
                 answer = await client.request(method, path, **options)
             if answer.status_code != status:
-                sample.failure = f"{answer.status_code} {answer.text[:200]}"
+                # By that one sees who said 503: the app, or Traefik where no slot serves, or Traefik alone, without it.
+                after = answer.headers.get("Retry-After")
+                sample.failure = f"{answer.status_code}, Retry-After {after}: {answer.text[:200]}"
             else:
                 # A page may be HTML, and a 204 says that its nothing is JSON.
                 is_json = answer.content and "json" in answer.headers.get("Content-Type", "")
