@@ -170,8 +170,9 @@ class Stack:
         for left in run("docker", "ps", "--all", "--quiet", *ours).split():
             run("docker", "rm", "--force", left, check=False)
         # Not by --rmi: a service of a test's may run a base image, which others need.
-        here = ("--project-name", self.project)
-        self.compose(*here, "down", "--volumes", "--remove-orphans", "--timeout", "0", check=False)
+        # By its name, which a test may have taken out of .env.
+        down = ("--project-name", self.project, "down", "--volumes", "--remove-orphans", "--timeout", "0")
+        self.compose(*down, check=False)
         label = f"label=com.docker.compose.project={self.project}"
         built = ("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", label)
         for image in run(*built).split():

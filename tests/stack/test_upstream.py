@@ -52,7 +52,7 @@ def test_connections_to_the_slots_are_kept(stack: Stack) -> None:
 
 
 CONNECTIONS = "OUTPUT --protocol tcp --syn --match multiport --dports 8000,8001 --jump DROP"
-# Not on their way out, which Traefik would be told.
+# As they come in: Traefik would be told of what is dropped on its way out.
 LOOKUPS = "INPUT --protocol udp --destination 127.0.0.11 --jump DROP"
 
 
@@ -62,7 +62,6 @@ def test_slots_that_are_hard_to_reach(stack: Stack, dropped: str, seconds: float
     """As where a busy engine says late where a slot is, or nothing for a while: requests wait, none fails."""
     pid = inspect(stack.container("traefik"))["State"]["Pid"]
     inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "iptables", "--wait"]
-    rule = dropped.split()
     answers = Counter[int]()
 
     async def ask() -> None:
@@ -74,11 +73,11 @@ def test_slots_that_are_hard_to_reach(stack: Stack, dropped: str, seconds: float
         await asyncio.gather(*(ask() for _ in range(CLIENTS)))
 
     async def block() -> None:
-        await asyncio.to_thread(run, *inside, "--insert", *rule)
+        await asyncio.to_thread(run, *inside, "--insert", *dropped.split())
         try:
             await asyncio.sleep(seconds)  # the time is what is tested
         finally:
-            await asyncio.to_thread(run, *inside, "--delete", *rule)
+            await asyncio.to_thread(run, *inside, "--delete", *dropped.split())
 
     async def both() -> None:
         await asyncio.gather(everyone(), block())
