@@ -15,8 +15,9 @@ from tests.stack.stacks import run, wait_until
 SECONDS = 10
 # Closed loops: each worker, one a slot here, has eight of 0.3 s before it, and a probe of Traefik's waits behind them.
 CLIENTS = 16
-# Traefik asks each slot every second, and gives a connection one to be made. The third is for a busy machine.
-NOTICED = 3
+# Traefik asks each slot every second. Where a probe has just been told a slot's address when the slot is killed, nobody
+# says no to its connection: tcp_syn_retries in compose.yaml ends it, after seven seconds below Linux 6.5.
+NOTICED = 15
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +102,8 @@ def test_away_while_both_slots_are(lenient: Echo, how: str) -> None:
         answers = {away(lenient, path) for path in 10 * ("/", "/ping")}
     finally:
         lenient.compose("start", "app-1", "app-2")
+        wait_until(lenient.both_slots_answer)
     assert answers == {True}
-    wait_until(lenient.both_slots_answer)
 
 
 def away(echo: Echo, path: str = "/") -> bool:

@@ -1,10 +1,12 @@
 """Between Traefik and the slots: connections that are used again, and what Traefik's log says of a request."""
 
 import asyncio
+import contextlib
 import json
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -56,12 +58,36 @@ CONNECTIONS = "OUTPUT --protocol tcp --syn --match multiport --dports 8000,8001 
 LOOKUPS = "INPUT --protocol udp --destination 127.0.0.11 --jump DROP"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="drops packets in Traefik's network")
-@pytest.mark.parametrize(("dropped", "seconds"), [(CONNECTIONS, 4), (LOOKUPS, 15)], ids=["connections", "lookups"])
-def test_slots_that_are_hard_to_reach(stack: Stack, dropped: str, seconds: float) -> None:
-    """As where a busy engine says late where a slot is, or nothing for a while: requests wait, none fails."""
+@contextlib.contextmanager
+def dropped(stack: Stack, rule: str) -> Iterator[None]:
+    """What the rule names gets lost in Traefik's network meanwhile."""
     pid = inspect(stack.container("traefik"))["State"]["Pid"]
     inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "iptables", "--wait"]
+    run(*inside, "--insert", *rule.split())
+    try:
+        yield
+    finally:
+        run(*inside, "--delete", *rule.split())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="drops packets in Traefik's network")
+def test_slots_that_say_nothing(stack: Stack) -> None:
+    """As the address of one that has just gone: 503 and when to ask again, long before the last probe's minute."""
+    with stack.client() as client:
+
+        def away() -> bool:
+            answer = client.get("/", timeout=30)
+            return answer.status_code == 503 and answer.headers.get("Retry-After") == "10"
+
+        with dropped(stack, CONNECTIONS):
+            wait_until(away, seconds=30)
+    wait_until(stack.both_slots_answer)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="drops packets in Traefik's network")
+@pytest.mark.parametrize(("rule", "seconds"), [(CONNECTIONS, 1.5), (LOOKUPS, 15)], ids=["connections", "lookups"])
+def test_slots_that_are_hard_to_reach(stack: Stack, rule: str, seconds: float) -> None:
+    """As where a busy engine says late where a slot is, or nothing for a while: requests wait, none fails."""
     answers = Counter[int]()
 
     async def ask() -> None:
@@ -72,15 +98,12 @@ def test_slots_that_are_hard_to_reach(stack: Stack, dropped: str, seconds: float
     async def everyone() -> None:
         await asyncio.gather(*(ask() for _ in range(CLIENTS)))
 
-    async def block() -> None:
-        await asyncio.to_thread(run, *inside, "--insert", *dropped.split())
-        try:
-            await asyncio.sleep(seconds)  # the time is what is tested
-        finally:
-            await asyncio.to_thread(run, *inside, "--delete", *dropped.split())
+    def block() -> None:
+        with dropped(stack, rule):
+            time.sleep(seconds)  # the time is what is tested
 
     async def both() -> None:
-        await asyncio.gather(everyone(), block())
+        await asyncio.gather(everyone(), asyncio.to_thread(block))
 
     until = time.monotonic() + seconds + 2
     asyncio.run(both())
