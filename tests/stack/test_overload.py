@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from tests.stack.echo import Echo
-from tests.stack.stacks import run, wait_until
+from tests.stack.stacks import Stack, run, wait_until
 
 SECONDS = 10
 # Closed loops: each worker, one a slot here, has eight of 0.3 s before it, and a probe of Traefik's waits behind them.
@@ -106,9 +106,9 @@ def test_away_while_both_slots_are(lenient: Echo, how: str) -> None:
     assert answers == {True}
 
 
-def away(echo: Echo, path: str = "/") -> bool:
-    with echo.client() as client:
-        answer = client.get(path)
+def away(stack: Stack, path: str = "/") -> bool:
+    with stack.client() as client:
+        answer = client.get(path, timeout=30)
     return answer.status_code == 503 and answer.headers.get("Retry-After") == "10"
 
 

@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 
 from tests.stack.load import untrusting
 from tests.stack.stacks import Stack, inspect, run, wait_until
+from tests.stack.test_overload import away
 
 CLIENTS, REQUESTS = 32, 60
 # What a line of Traefik's log has; the last three are the logger's own.
@@ -56,6 +57,7 @@ def test_connections_to_the_slots_are_kept(stack: Stack) -> None:
 CONNECTIONS = "OUTPUT --protocol tcp --syn --match multiport --dports 8000,8001 --jump DROP"
 # As they come in: Traefik would be told of what is dropped on its way out.
 LOOKUPS = "INPUT --protocol udp --destination 127.0.0.11 --jump DROP"
+DROPS = pytest.mark.skipif(os.geteuid() != 0, reason="drops packets in Traefik's network")
 
 
 @contextlib.contextmanager
@@ -70,21 +72,15 @@ def dropped(stack: Stack, rule: str) -> Iterator[None]:
         run(*inside, "--delete", *rule.split())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="drops packets in Traefik's network")
+@DROPS
 def test_slots_that_say_nothing(stack: Stack) -> None:
     """As the address of one that has just gone: 503 and when to ask again, long before the last probe's minute."""
-    with stack.client() as client:
-
-        def away() -> bool:
-            answer = client.get("/", timeout=30)
-            return answer.status_code == 503 and answer.headers.get("Retry-After") == "10"
-
-        with dropped(stack, CONNECTIONS):
-            wait_until(away, seconds=30)
+    with dropped(stack, CONNECTIONS):
+        wait_until(lambda: away(stack), seconds=30)
     wait_until(stack.both_slots_answer)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="drops packets in Traefik's network")
+@DROPS
 @pytest.mark.parametrize(("rule", "seconds"), [(CONNECTIONS, 1.5), (LOOKUPS, 15)], ids=["connections", "lookups"])
 def test_slots_that_are_hard_to_reach(stack: Stack, rule: str, seconds: float) -> None:
     """As where a busy engine says late where a slot is, or nothing for a while: requests wait, none fails."""
