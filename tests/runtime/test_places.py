@@ -24,7 +24,7 @@ LIBRARY = "_pydantic_core"
 # A read-only root with nothing to write to but /tmp, where the app is, no /dev/shm, and a /proc that takes nothing.
 CLOSED = """
 set -e
-new=$(mktemp -d)
+new=/mnt
 mount -t tmpfs -o mode=1777 none $new
 cp -r . $new
 chmod -R a+rX $new
